@@ -1,0 +1,6 @@
+"""python -m syncagent"""
+
+from syncagent.cli.main import main
+
+if __name__ == "__main__":
+    main()

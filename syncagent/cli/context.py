@@ -1,0 +1,96 @@
+"""What every verb needs: where things are, the settings, and how to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import click
+
+from syncagent.app import Directories, is_running, open_journal, places_of
+from syncagent.core.errors import ConfigError, SyncagentError
+from syncagent.core.places import Places
+from syncagent.core.settings import Settings
+from syncagent.edges.clock import Clock
+from syncagent.edges.configfiles import identify, load_settings
+from syncagent.edges.journal import Journal
+
+EXIT_CONFIG = 78
+EXIT_NOT_RUNNING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The three directories, as given or from the environment; absolute."""
+
+    config_dir: str
+    base_dir: str
+    state_dir: str
+
+    @classmethod
+    def of(cls, config_dir: str, base_dir: str, state_dir: str | None) -> Context:
+        base = os.path.realpath(base_dir)
+        return cls(os.path.abspath(config_dir), base, os.path.abspath(state_dir or os.path.join(base, "state")))
+
+    @property
+    def directories(self) -> Directories:
+        return Directories(self.config_dir, self.base_dir, self.state_dir)
+
+    def settings(self) -> Settings:
+        """The configuration; prints every mistake and ends with 78 when there is one."""
+        try:
+            return load_settings(self.config_dir, identity=identify)
+        except ConfigError as error:
+            for problem in error.problems:
+                say(str(problem))
+            sys.exit(EXIT_CONFIG)
+
+    def places(self, settings: Settings) -> Places:
+        return places_of(settings, self.directories)
+
+    def journal(self, settings: Settings) -> Journal:
+        """The journal, opened for reading and writing beside the agent."""
+        try:
+            return open_journal(settings, self.directories, Clock())
+        except SyncagentError as error:
+            fail(str(error))
+
+    def agent_pid(self) -> int | None:
+        return is_running(self.directories)
+
+
+def say(text: str) -> None:
+    """One line for a person, beside the results."""
+    click.echo(text, err=True)
+
+
+def fail(text: str, *, code: int = 1) -> NoReturn:
+    say(f"syncagent: {text}")
+    sys.exit(code)
+
+
+def print_json(document: Any) -> None:
+    """One document on standard output; names that are not UTF-8 keep their bytes as escaped surrogates."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def size_words(count: float) -> str:
+    """A number of bytes as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def age_words(seconds: float | None) -> str:
+    """An age as people read it."""
+    if seconds is None:
+        return "-"
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.0f} days"

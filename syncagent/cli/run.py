@@ -1,0 +1,50 @@
+"""syncagent run: the agent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+
+from syncagent.cli.context import Context, fail, say
+from syncagent.core.errors import AlreadyRunning, SyncagentError
+
+_FORMAT = "%(asctime)s %(levelname)s %(threadName)s %(message)s"
+
+
+def set_up_log(level: str) -> None:
+    """Lines on standard error; under systemd without the time, which the system log adds itself."""
+    format_ = _FORMAT.removeprefix("%(asctime)s ") if "JOURNAL_STREAM" in os.environ else _FORMAT
+    logging.basicConfig(level=level.upper(), format=format_, stream=sys.stderr)
+    for library in ("boto3", "botocore", "urllib3", "s3transfer", "watchdog"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Send what is there now, then end: 0 when nothing is left, else 1.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="With --once: give up after so many seconds without progress.",
+)
+@click.pass_obj
+def run(context: Context, once: bool, timeout: float) -> None:
+    """Run the agent until SIGTERM or Ctrl-C."""
+    settings = context.settings()
+    set_up_log(settings.system.log_level)
+    for warning in settings.warnings:
+        say(f"warning: {warning}")
+    from syncagent.app import App
+
+    try:
+        app = App(settings, context.directories, is_once=once)
+    except AlreadyRunning as error:
+        fail(f"another agent is running: {error}")
+    except SyncagentError as error:
+        fail(str(error))
+    sys.exit(app.run_once(timeout) if once else app.run())

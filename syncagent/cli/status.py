@@ -1,0 +1,105 @@
+"""syncagent status: whether files get through, and if not, why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from syncagent.app import Reporter, disk_fact
+from syncagent.cli.context import EXIT_NOT_RUNNING, Context, age_words, print_json, size_words
+from syncagent.core.board import Board
+from syncagent.core.settings import Settings
+from syncagent.edges.clock import Clock, Stop
+from syncagent.edges.control import ask
+
+WATCH_EVERY_S = 1.0
+_COLOURS = {"ok": "green", "degraded": "yellow", "broken": "red", "stopped": "red"}
+
+
+def read_status(context: Context, settings: Settings) -> dict[str, Any]:
+    """The running agent's own status, or, where none answers, what journal and disk say."""
+    answer = ask(context.state_dir, "status")
+    if isinstance(answer, dict) and "queue" in answer:
+        return answer
+    pid = context.agent_pid()
+    clock = Clock()
+    board = Board(clock.monotonic)
+    board.set_fact("disk", disk_fact(context.directories))
+    journal = context.journal(settings)
+    try:
+        return Reporter(settings=settings, journal=journal, clock=clock, board=board, pid=pid).status()
+    finally:
+        journal.close()
+
+
+def render(status: dict[str, Any]) -> Group:
+    """The status as a person reads it: the headline first."""
+    head = Text()
+    head.append(f" {status['state']} ", style=f"bold white on {_COLOURS[status['state']]}")
+    head.append(f" {status['system_id']}  ")
+    head.append(status["reason"] or "files get through")
+    oldest = Text(f"oldest unsent file: {age_words(status['oldest_unsent_s'])}")
+    queue = Table(box=None, pad_edge=False)
+    for title in ("state", "files", "bytes", "why"):
+        queue.add_column(title, justify="right" if title in ("files", "bytes") else "left")
+    for state, entry in status["queue"].items():
+        if entry["files"]:
+            why = ", ".join(f"{reason} ({count})" for reason, count in entry["reasons"].items())
+            queue.add_row(state, str(entry["files"]), size_words(entry["bytes"]), why)
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    for name, fact in status["facts"].items():
+        mark = Text("ok", style="green") if fact["ok"] else Text("!!", style="red")
+        facts.add_row(mark, name, fact["state"], fact["reason"])
+    parts: list[Any] = [head, oldest, Text(), queue, Text(), facts]
+    if status["last_errors"]:
+        errors = Table(box=None, pad_edge=False, title="last errors", title_justify="left")
+        for title in ("age", "path", "what", "reason", "remedy"):
+            errors.add_column(title)
+        for error in status["last_errors"]:
+            errors.add_row(age_words(error["age_s"]), error["path"], error["what"], error["reason"], error["remedy"])
+        parts += [Text(), errors]
+    return Group(*parts)
+
+
+def exit_code(status: dict[str, Any]) -> int:
+    if not status["running"]:
+        return EXIT_NOT_RUNNING
+    return 0 if status["healthy"] else 1
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The status object on standard output.")
+@click.option("--watch", is_flag=True, help="Keep showing it until Ctrl-C.")
+@click.pass_obj
+def status(context: Context, as_json: bool, watch: bool) -> None:
+    """Show whether files get through, and if not, why.
+
+    Exits 0 when healthy, 1 when not, 3 when no agent is running.
+    """
+    settings = context.settings()
+    shown = read_status(context, settings)
+    if watch and not as_json:
+        with Live(render(shown), console=Console(), auto_refresh=False) as live:
+            for shown in _again(context, settings):
+                live.update(render(shown), refresh=True)
+    elif as_json:
+        print_json(shown)
+    else:
+        Console().print(render(shown))
+    sys.exit(exit_code(shown))
+
+
+def _again(context: Context, settings: Settings) -> Iterator[dict[str, Any]]:
+    stop = Stop()
+    try:
+        while not stop.wait(WATCH_EVERY_S):
+            yield read_status(context, settings)
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,132 @@
+"""The status board: what each worker last said of itself, for whoever asks.
+
+Threads write single facts and read copies; nothing decides anything from it but the watchdog and the status page.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One of the facts of `status`: watcher, uploader, link, store, disk, clock, power, firmware."""
+
+    ok: bool
+    state: str
+    reason: str = ""
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, "state": self.state, "reason": self.reason, **self.more}
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One entry of `last_errors`. `at` is monotonic."""
+
+    path: str
+    what: str
+    reason: str
+    remedy: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """One upload on its way."""
+
+    path: str
+    address: str
+    size_bytes: int
+    sent_bytes: int
+
+
+#: How many complaints are kept; a status page is not a log.
+MAX_COMPLAINTS = 20
+
+
+class Board:
+    """Thread-safe. Every method is a few lines under one lock."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._facts: dict[str, Fact] = {}
+        self._beats: dict[str, float] = {}
+        self._complaints: deque[Complaint] = deque(maxlen=MAX_COMPLAINTS)
+        self._flights: dict[str, Flight] = {}
+        self._counts: dict[str, int] = {}
+
+    def set_fact(self, name: str, fact: Fact) -> None:
+        with self._lock:
+            self._facts[name] = fact
+
+    def fact(self, name: str) -> Fact | None:
+        with self._lock:
+            return self._facts.get(name)
+
+    def facts(self) -> dict[str, Fact]:
+        with self._lock:
+            return dict(self._facts)
+
+    def beat(self, worker: str) -> None:
+        """The worker made progress, or found that there is nothing to do."""
+        with self._lock:
+            self._beats[worker] = self._monotonic()
+
+    def silences(self) -> dict[str, float]:
+        """Seconds since each worker's last beat."""
+        now = self._monotonic()
+        with self._lock:
+            return {worker: now - beat for worker, beat in self._beats.items()}
+
+    def complain(self, path: str, what: str, reason: str, remedy: str = "") -> None:
+        """Show a trouble to people. The newest of each (path, what) is kept."""
+        with self._lock:
+            for old in [old for old in self._complaints if (old.path, old.what) == (path, what)]:
+                self._complaints.remove(old)
+            self._complaints.append(Complaint(path, what, reason, remedy, self._monotonic()))
+
+    def settle_complaint(self, path: str, what: str) -> None:
+        """The trouble is over."""
+        with self._lock:
+            for old in [old for old in self._complaints if (old.path, old.what) == (path, what)]:
+                self._complaints.remove(old)
+
+    def complaints(self) -> list[Complaint]:
+        with self._lock:
+            return list(self._complaints)
+
+    def fly(self, worker: str, flight: Flight | None) -> None:
+        """What a worker is sending; None when it is done."""
+        with self._lock:
+            if flight is None:
+                self._flights.pop(worker, None)
+            else:
+                self._flights[worker] = flight
+
+    def move_flight(self, worker: str, sent_bytes: int) -> None:
+        """How much of what a worker sends has arrived."""
+        with self._lock:
+            flight = self._flights.get(worker)
+            if flight is not None and sent_bytes != flight.sent_bytes:
+                self._flights[worker] = replace(flight, sent_bytes=sent_bytes)
+                self._counts["moved"] = self._counts.get("moved", 0) + 1
+
+    def flights(self) -> list[Flight]:
+        with self._lock:
+            return list(self._flights.values())
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Count something since the start."""
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + amount
+
+    def count(self, name: str) -> int:
+        with self._lock:
+            return self._counts.get(name, 0)

@@ -1,0 +1,104 @@
+"""What can go wrong, named by what the caller does about it.
+
+An edge translates everything that its library raises into one of these, keeping `__cause__`.
+Nothing else decides from an exception what happens next: `core.retry` does, from its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Trouble(StrEnum):
+    """Whose trouble it is; the value is the word that `status` and the journal show."""
+
+    LINK = "link"  # nothing answers: no route, no DNS, refused, reset, time-out
+    STALLED = "stalled"  # connected, but not one byte was acknowledged for `stall_s`
+    THROTTLED = "throttled"  # 429, 503 SlowDown
+    STORE = "store"  # 5xx, or an answer that no S3 store gives: a portal's HTML, a wrong digest
+    CREDENTIALS = "credentials"  # 401, or a 403 that names the key or the signature
+    FORBIDDEN = "forbidden"  # a 403 for this key; all keys refused makes it a fact of the store
+    BUCKET = "bucket"  # no such bucket
+    CLOCK = "clock"  # the store refuses our time
+    DISK = "disk"  # ENOSPC, EIO, EROFS, a root that is not there
+    FILE = "file"  # this file alone: unreadable, vanished, changed
+
+
+class SyncagentError(Exception):
+    """Base of every error that this program expects."""
+
+
+class Transient(SyncagentError):
+    """The same work may succeed later."""
+
+    def __init__(self, what: str, *, trouble: Trouble, retry_after_s: float | None = None) -> None:
+        super().__init__(what)
+        self.trouble = trouble
+        self.retry_after_s = retry_after_s
+
+
+class Blocked(SyncagentError):
+    """Nothing of this kind will succeed until someone acts."""
+
+    def __init__(self, what: str, *, trouble: Trouble, remedy: str = "") -> None:
+        super().__init__(what)
+        self.trouble = trouble
+        self.remedy = remedy
+
+
+class Refused(SyncagentError):
+    """This item, as it is, never will."""
+
+
+class FileChanged(Refused):
+    """The file is not the version that was recorded: another finished version will follow."""
+
+
+class FileVanished(Refused):
+    """The file is gone, or its name now belongs to something that is not a regular file."""
+
+
+class UploadGone(Refused):
+    """The store does not know this multipart upload (any more)."""
+
+
+class KeyTaken(Refused):
+    """A conditional write found an object under its key."""
+
+
+class AlreadyRunning(SyncagentError):
+    """Another agent holds this state directory or this base directory."""
+
+
+class JournalBroken(SyncagentError):
+    """The journal cannot be read or written; `reason` is in words for a person."""
+
+
+class Stopping(BaseException):
+    """Not an error: the agent was asked to end. Passes through `except Exception` on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the configuration. `key` is dotted, `line` counts from 1 (0: no line)."""
+
+    file: str
+    line: int
+    key: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        key = f"{self.key}: " if self.key else ""
+        return f"{place}: {key}{self.what} -- {self.remedy}"
+
+
+class ConfigError(SyncagentError):
+    """A person must edit a file. Carries every problem that was found, not the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)

@@ -1,0 +1,58 @@
+"""Names of files: between the absolute paths of the disk and the paths that journal, status and people use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: The directory below the base directory that cameras write to.
+GENERATED = "generated_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """`base_dir` and `data_root` (generated_data, links resolved) are absolute; `allowed_roots` lie outside of it.
+
+    A *path* is what the journal holds: "generated_data/..." for files of ours, absolute for files from elsewhere.
+    """
+
+    base_dir: str
+    data_root: str
+    allowed_roots: tuple[str, ...] = ()
+
+    def path_of(self, relative: str) -> str:
+        """The path of a file by its place below generated_data."""
+        return f"{GENERATED}/{relative}" if relative else GENERATED
+
+    def relative_of(self, path: str) -> str | None:
+        """The place below generated_data, None for a file from elsewhere."""
+        if path == GENERATED:
+            return ""
+        return path[len(GENERATED) + 1 :] if path.startswith(GENERATED + "/") else None
+
+    def heard(self, absolute: str) -> str | None:
+        """The place below generated_data of a path that the doorbell told; None for anything else."""
+        if absolute == self.data_root:
+            return ""
+        return absolute[len(self.data_root) + 1 :] if absolute.startswith(self.data_root + "/") else None
+
+    def locate(self, path: str) -> tuple[str, str] | None:
+        """(root, path below it) for opening a file; None when it lies under no root that is allowed."""
+        relative = self.relative_of(path)
+        if relative is not None:
+            return self.data_root, relative
+        roots = [root for root in self.allowed_roots if path.startswith(root.rstrip("/") + "/")]
+        if not roots:
+            return None
+        root = max(roots, key=len)
+        return root, path[len(root.rstrip("/")) + 1 :]
+
+    def name_of(self, absolute: str, *, data_dirs: Sequence[str] = ()) -> str | None:
+        """The path of a file that a person named; None when it lies under no root that is allowed.
+
+        `data_dirs`: further spellings of generated_data, such as the one with its links unresolved.
+        """
+        for root in (self.data_root, *data_dirs):
+            if absolute.startswith(root + "/"):
+                return self.path_of(absolute[len(root) + 1 :])
+        return absolute if self.locate(absolute) else None

@@ -1,0 +1,152 @@
+"""What to do about an error: the one place that turns a class of trouble into a wait.
+
+The arithmetic of waiting is tenacity's; this module says which of it applies. Sources of the figures: contract
+guarantee 9 (an outage ends within 30 s, a refused store is asked at most every 30 s).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
+
+from syncagent.core.errors import (
+    Blocked,
+    FileChanged,
+    FileVanished,
+    Refused,
+    SyncagentError,
+    Transient,
+    Trouble,
+)
+
+#: Troubles that may be the link's or the store's: several in a row, and the whole store is waited for.
+SHARED = frozenset({Trouble.LINK, Trouble.STALLED, Trouble.THROTTLED, Trouble.STORE})
+#: Troubles that are never one file's: one is enough.
+EVERYBODYS = frozenset({Trouble.CREDENTIALS, Trouble.BUCKET, Trouble.CLOCK, Trouble.THROTTLED})
+#: A link is asked again at least this often while it is down.
+LINK_WAIT_S = 10.0
+#: A store that refuses everything is asked again at least this often.
+REFUSED_WAIT_S = 30.0
+#: Requests that must fail in a row before trouble that could be one file's is taken for everybody's.
+FAILURES_TO_CLOSE = 3
+#: A link that carried something this recently is not called down for one failure.
+FRESH_S = 5.0
+
+
+class Do(Enum):
+    """What becomes of the row."""
+
+    DEFER = "waiting"  # try this row again later
+    RELEASE = "ready"  # nothing was wrong with it
+    PARK = "parked"
+    RESETTLE = "settling"
+    FORGET = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an error means for the row. `reason` is the word or phrase that the journal shows."""
+
+    do: Do
+    reason: str = ""
+    wait_s: float = 0.0
+
+
+def backoff_s(attempts: int, *, least_s: float, most_s: float) -> float:
+    """Seconds before attempt `attempts` + 1: doubling from `least_s`, at most `most_s`, up to a fifth of jitter."""
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = max(1, attempts)
+    wait_s = float(wait_exponential(multiplier=least_s, max=most_s)(state))
+    return min(most_s, wait_s + float(wait_random(0, wait_s / 5)(state)))
+
+
+def verdict(error: SyncagentError, attempts: int, *, least_s: float, most_s: float) -> Verdict:
+    """What to do with the row whose attempt number `attempts` (from 1) met `error`."""
+    if isinstance(error, FileChanged):
+        return Verdict(Do.RESETTLE, str(error))
+    if isinstance(error, FileVanished):
+        return Verdict(Do.FORGET, str(error))
+    if isinstance(error, Refused):
+        return Verdict(Do.PARK, str(error))
+    wait_s = backoff_s(attempts, least_s=least_s, most_s=most_s)
+    if isinstance(error, Blocked):
+        if error.trouble in EVERYBODYS:
+            return Verdict(Do.RELEASE)
+        return Verdict(Do.DEFER, error.trouble.value, wait_s)
+    if isinstance(error, Transient):
+        if error.trouble in EVERYBODYS:
+            return Verdict(Do.RELEASE)
+        if error.trouble in SHARED:
+            return Verdict(Do.DEFER, error.trouble.value, wait_s)
+        return Verdict(Do.DEFER, f"{error.trouble.value}: {error}", wait_s)
+    return Verdict(Do.DEFER, f"{type(error).__name__}: {error}", wait_s)
+
+
+class Gate:
+    """Whether a store, or one address of it, is worth asking. Closed, it lets one request through at a time.
+
+    Not thread-safe: its owner holds a lock for the few lines that each call is. Times are monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self.trouble: Trouble | None = None  # why it is closed; None while it is open
+        self.reason = ""
+        self.remedy = ""
+        self.closed_at = 0.0
+        self._ask_at = 0.0
+        self._is_asking = False
+        self._failures = 0
+        self._closed_waits = 0
+        self._passed_at = float("-inf")
+
+    @property
+    def is_open(self) -> bool:
+        return self.trouble is None
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until a request may go; 0 takes the permission: `passed`, `failed` or `unused` gives it back."""
+        if self.trouble is None:
+            return 0.0
+        if self._is_asking:
+            return 1.0
+        if now < self._ask_at:
+            return self._ask_at - now
+        self._is_asking = True
+        return 0.0
+
+    def unused(self) -> None:
+        """The permission was not needed."""
+        self._is_asking = False
+
+    def passed(self, now: float) -> bool:
+        """A request succeeded. True when that opened the gate."""
+        was_closed = self.trouble is not None
+        self.trouble, self.reason, self.remedy = None, "", ""
+        self._is_asking = False
+        self._failures = self._closed_waits = 0
+        self._passed_at = now
+        return was_closed
+
+    def failed(self, error: Transient | Blocked, now: float) -> bool:
+        """A request failed in a way that may be everybody's. True when that closed the gate."""
+        self._is_asking = False
+        self._failures += 1
+        was_open = self.trouble is None
+        one_is_enough = error.trouble in EVERYBODYS or (
+            error.trouble is Trouble.LINK and now - self._passed_at > FRESH_S
+        )
+        if was_open and not one_is_enough and self._failures < FAILURES_TO_CLOSE:
+            return False
+        if was_open:
+            self.closed_at = now
+        self.trouble, self.reason = error.trouble, str(error)
+        self.remedy = error.remedy if isinstance(error, Blocked) else ""
+        self._closed_waits += 1
+        most_s = LINK_WAIT_S if error.trouble in SHARED else REFUSED_WAIT_S
+        wait_s = backoff_s(self._closed_waits, least_s=1.0, most_s=most_s)
+        if isinstance(error, Transient) and error.retry_after_s is not None:
+            wait_s = max(wait_s, error.retry_after_s)
+        self._ask_at = now + wait_s
+        return was_open

@@ -1,0 +1,252 @@
+"""From the files of a configuration directory to Settings: inheritance, keywords, rules, and what is active.
+
+Every mistake in every file is found before any is told. Only what is active must be complete; parents and
+inactive objects are checked for everything else. Reading files and the device's identity are the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import attrs
+
+from syncagent.core.constraints import BadValueError
+from syncagent.core.constraints import system_id as system_id_rule
+from syncagent.core.errors import ConfigError, Problem
+from syncagent.core.findings import Findings
+from syncagent.core.inheritance import heirs, inherit
+from syncagent.core.keywords import IDENTITIES, replace_keywords
+from syncagent.core.ownership import Ownership, judge_ownership, text_at
+from syncagent.core.settings import (
+    MessageFields,
+    Settings,
+    System,
+    SystemKeys,
+)
+from syncagent.core.settings_files import KINDS, SECRETS, DeviceFile, MessageFile, SystemFile
+from syncagent.core.settings_routes import Routes
+from syncagent.core.settings_structure import structure
+from syncagent.core.tree import Node, record_origins
+
+T = TypeVar("T")
+
+#: Stands for the id of a device that could not tell it; a problem has been reported then.
+_NO_ID = "unknown"
+#: The lists of a system file that is wrong: what it would have made active is not asked to be complete.
+_NONE = Node([], "", 0)
+
+
+@dataclass
+class ConfigFiles:
+    """What was read: `objects[kind][name]`; what could not be read is in `unreadable[kind]`, and reported."""
+
+    config_dir: str
+    objects: Mapping[str, Mapping[str, Node]]
+    unreadable: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def assemble(files: ConfigFiles, *, identity: Callable[[str], str], findings: Findings) -> Settings:
+    """The settings that these files make. Raises ConfigError with every problem, `findings` included."""
+    whole = {}
+    for kind in KINDS:
+        objects = files.objects.get(kind, {})
+        whole[kind] = inherit(
+            objects,
+            kind=kind,
+            unreadable=files.unreadable.get(kind, frozenset()),
+            report=_own_reporter(findings),
+        )
+    assembly = _Assembly(files, whole, findings, judge_ownership(whole, findings))
+    settings = assembly.settings(identity)
+    if len(findings):
+        raise ConfigError(findings.problems())
+    return settings
+
+
+def _own_reporter(findings: Findings) -> Callable[[Node, str, str, str], None]:
+    def report(node: Node, key: str, what: str, remedy: str) -> None:
+        findings.add(Problem(node.file, node.line, key, what, remedy))
+
+    return report
+
+
+class _Assembly:
+    def __init__(
+        self,
+        files: ConfigFiles,
+        whole: Mapping[str, Mapping[str, Node]],
+        findings: Findings,
+        ownership: Ownership,
+    ) -> None:
+        self.files = files
+        self.whole = whole
+        self.findings = findings
+        self.ownership = ownership
+        self.given = {kind: files.objects.get(kind, {}) for kind in KINDS}
+        self.origins: dict[tuple[str, ...], str] = {}
+
+    def settings(self, identity: Callable[[str], str]) -> Settings:
+        wanted, system = self._system(identity)
+        self._check_all(system.id)
+        routes = Routes(
+            self.given,
+            self.whole,
+            unreadable=self.files.unreadable,
+            findings=self.findings,
+            ownership=self.ownership,
+            system_id=system.id,
+            origins=self.origins,
+        )
+        addresses, tasks = routes.addresses(wanted.get("addresses")), routes.tasks(wanted.get("tasks"))
+        devices, messages = self._devices(), self._messages(system.id)
+        if not addresses and not tasks and not len(self.findings):
+            place = next(iter(self.files.objects.get("system", {}).values()), None)
+            self.findings.add(
+                Problem(
+                    place.file if place else self.files.config_dir,
+                    0,
+                    "",
+                    "nothing active remains: there is no address or task for an s3 carrier",
+                    "add a file to addresses/, or name one in the system file",
+                )
+            )
+        warnings = (*self.files.warnings, *self.ownership.warnings)
+        return Settings(
+            system=system,
+            addresses=tuple(addresses),
+            tasks=tuple(tasks),
+            devices=devices,
+            messages=messages,
+            warnings=warnings,
+            origins=self.origins,
+        )
+
+    def _system(self, identity: Callable[[str], str]) -> tuple[dict[str, Node], System]:
+        """This system, and its lists of what is active; a list that is not there means all."""
+        objects = self.files.objects.get("system", {})
+        if len(objects) > 1:
+            names = ", ".join(sorted(node.file for node in objects.values()))
+            for node in list(objects.values())[1:]:
+                what = f"there is more than one system file ({names})"
+                self.findings.add(
+                    Problem(node.file, 0, "", what, "keep one: a configuration directory is for one system")
+                )
+        name, node = next(iter(self.whole["system"].items()), ("", Node({}, self.files.config_dir, 0)))
+        report = self.findings.reporter(node, f"system/{name}")
+        written = node.members.get("id")
+        identifier = Node("$hostname", node.file, node.line) if written is None or written.value is None else written
+        text = identifier.value
+        is_asked = isinstance(text, str) and text.startswith("$") and text[1:] in IDENTITIES
+        if is_asked:
+            found = _identify(identity, str(text)[1:])
+            if isinstance(found, BadValueError):
+                report(identifier, "id", found.what, found.remedy)
+            else:
+                identifier = Node(found, identifier.file, identifier.line)
+            node = Node({key: child for key, child in node.members.items() if key != "id"}, node.file, node.line)
+        node = self._replaced("system", node, {"name": name} if name else {}, report)
+        if not is_asked:
+            identifier = node.members["id"]
+        parsed = structure(node, SystemFile, report)
+        if parsed is None:
+            return {"addresses": _NONE, "tasks": _NONE}, System(id=_NO_ID)
+        if parsed.web.listen and not parsed.web.password and not _is_loopback(parsed.web.listen):
+            what = f'"{parsed.web.listen}" can be reached from outside, and there is no password'
+            report(node.at(["web", "listen"]), "web.listen", what, "set web.password, or listen on 127.0.0.1")
+        if name:
+            record_origins(self.origins, ("system",), node)
+            if written is not None:
+                self.origins[("system", "id")] = f"{identifier.file}:{identifier.line}"
+        known = {each.name: getattr(parsed, each.name) for each in attrs.fields(SystemKeys)}
+        id_text = identifier.value if isinstance(identifier.value, str) else _NO_ID
+        tidied = _NO_ID if id_text.startswith("$") else id_text.removeprefix("/").removesuffix("/")
+        lists = {key: node.members[key] for key in ("addresses", "tasks") if key in node.members}
+        return {key: each for key, each in lists.items() if each.value is not None}, System(id=tidied, **known)
+
+    def _check_all(self, system_id: str) -> None:
+        """Report what is wrong in any object that is ours, used or not."""
+        for kind, cls in KINDS.items():
+            if kind == "system":
+                continue
+            for name, node in self.whole[kind].items():
+                if not self.ownership.is_ours(kind, name):
+                    continue
+                report = self.findings.reporter(node, f"{kind}/{name}")
+                words = {"name": name, "system_id": system_id}
+                if kind != "devices":
+                    words["msg_type"] = name if kind == "messages" else "msg_type"
+                parsed = structure(self._replaced(kind, node, words, report), cls, report)
+                if kind == "addresses" and text_at(node, "send_or_receive") == "receive":
+                    what = "receiving is not defined for an s3 carrier"
+                    report(node.members["send_or_receive"], "send_or_receive", what, 'use "send"')
+                if kind == "devices" and isinstance(parsed, DeviceFile):
+                    self._check_device(name, parsed, report)
+
+    def _check_device(self, name: str, device: DeviceFile, report: Callable[[Node, str, str, str], None]) -> None:
+        node = self.whole["devices"][name]
+        for low, high in (
+            ("pause_below_percent", "resume_above_percent"),
+            ("pause_below_v", "resume_above_v"),
+            ("resume_below_c", "pause_above_c"),
+        ):
+            lower, upper = getattr(device, low), getattr(device, high)
+            if lower is not None and upper is not None and lower > upper:
+                report(node.at([high]), high, f"{upper:g} is below {low}, {lower:g}", f"give {lower:g} or more")
+
+    def _devices(self) -> dict[str, Mapping[str, object]]:
+        parents = {name for name, found in heirs(self.whole["devices"]).items() if found}
+        found: dict[str, Mapping[str, object]] = {}
+        for name, node in self.whole["devices"].items():
+            parsed = self._quiet("devices", name, node, DeviceFile)
+            if parsed is None:
+                continue
+            if parsed.source is None:
+                if name not in parents:
+                    report = self.findings.reporter(node, f"devices/{name}")
+                    report(node, "source", "this key is missing", 'name the part, as in "source": "ds3231"')
+                continue
+            values = attrs.asdict(parsed)
+            del values["inheritance"]
+            found[name] = values
+            record_origins(self.origins, ("devices", name), node)
+        return found
+
+    def _messages(self, system_id: str) -> dict[str, MessageFields]:
+        found: dict[str, MessageFields] = {}
+        for name, node in self.whole["messages"].items():
+            parsed = self._quiet("messages", name, node, MessageFile, system_id=system_id)
+            if parsed is not None:
+                found[name] = MessageFields(id_field=parsed.id_field, time_field=parsed.time_field)
+                record_origins(self.origins, ("messages", name), node)
+        return found
+
+    def _quiet(self, kind: str, name: str, node: Node, cls: type[T], system_id: str = "") -> T | None:
+        """The parsed object; what is wrong with it was already reported."""
+        words = {"name": name, "msg_type": name, "system_id": system_id}
+        return structure(self._replaced(kind, node, words, _say_nothing), cls, _say_nothing)
+
+    def _replaced(self, kind: str, node: Node, words: Mapping[str, str], report: Any) -> Node:
+        return replace_keywords(node, words, literal=SECRETS.get(kind, frozenset()), report=report)
+
+
+def _say_nothing(node: Node, key: str, what: str, remedy: str) -> None:
+    pass
+
+
+def _is_loopback(listen: str) -> bool:
+    host = listen.rpartition(":")[0]
+    return host in ("localhost", "[::1]") or host.startswith("127.")
+
+
+def _identify(identity: Callable[[str], str], what: str) -> str | BadValueError:
+    try:
+        found = identity(what)
+        return str(system_id_rule.check(found))
+    except LookupError as error:
+        reason = str(error.args[0]) if error.args else "it is not known"
+        return BadValueError(f"${what}: {reason}", 'give this device an id of its own, as in "id": "field-7"')
+    except BadValueError as error:
+        return BadValueError(f"${what}: {error.what}", 'give this device an id of its own, as in "id": "field-7"')

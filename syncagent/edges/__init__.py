@@ -1,0 +1,1 @@
+"""One module per foreign thing; the only importers of the libraries that reach outside."""

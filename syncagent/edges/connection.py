@@ -1,0 +1,215 @@
+"""One connection to the store, watched byte by byte.
+
+Owns a connected socket while one request uses it. Promises: progress is what the other side acknowledged, not
+what the kernel took; a link that acknowledges nothing for `stall_s` ends as Transient(STALLED); an answer
+that comes before the body was sent is not lost. Leaves to others: making connections, and HTTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import socket
+import ssl
+import struct
+import termios
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from syncagent.core.errors import Transient, Trouble
+from syncagent.edges.reading import AnswerReader
+
+_TICK_S = 1.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+# Linux's struct tcp_info: tcpi_bytes_received and tcpi_bytes_sent (retransmissions included; since 4.19).
+_TCP_RECEIVED_AT, _TCP_SENT_AT, _TCP_INFO_BYTES = 128, 200, 208
+
+
+@dataclass(slots=True)
+class Flight:
+    """One request on its way: what the kernel took of its body, and what the other side acknowledged."""
+
+    key: str
+    size_bytes: int
+    handed_bytes: int = 0
+    acknowledged_bytes: int = 0
+
+
+#: Called in the sending thread when a Flight moved, and at least once a second while it waits. What it raises
+#: ends the request, so that an agent which is asked to stop need not wait for an answer.
+ProgressSink = Callable[[Flight], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a connection leads. `proxy` is a URL, or empty."""
+
+    scheme: str
+    host: str
+    port: int
+    proxy: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Connection:
+    """One connected socket, in the hands of one thread at a time."""
+
+    def __init__(self, sock: socket.socket | ssl.SSLSocket, place: Place, *, stall_s: float) -> None:
+        self.place = place
+        self.is_reused = False
+        self.idle_since = 0.0
+        self._sock = sock
+        self._stall_s = stall_s
+        self._counted = (0, 0)
+        self._own_count = [0, 0]
+        self._acked_bytes = 0
+        self._moved_at = 0.0
+        self._flight: Flight | None = None
+        self._before_body_bytes = 0
+        self._sink: ProgressSink | None = None
+        sock.settimeout(min(_TICK_S, stall_s / 4))
+
+    def begin(self, flight: Flight | None, sink: ProgressSink | None) -> None:
+        """Start watching one request."""
+        self._flight, self._sink = flight, sink
+        self._moved_at = time.monotonic()
+        self._before_body_bytes = self._own_count[0]
+
+    def end(self, *, is_answered: bool) -> None:
+        """Stop watching; an answer acknowledges whatever was handed over."""
+        flight, sink = self._flight, self._sink
+        self._flight = self._sink = None
+        if is_answered and flight is not None:
+            flight.acknowledged_bytes = flight.handed_bytes
+            if sink is not None:
+                sink(flight)
+
+    def waited(self, seconds: float) -> None:
+        """Time that the body's source took is not the link's."""
+        self._moved_at += seconds
+
+    def is_quiet(self) -> bool:
+        """Whether an idle connection is open: one that can be read was closed, or says what nobody asked."""
+        try:
+            self._sock.settimeout(0)
+            self._sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                self._sock.settimeout(min(_TICK_S, self._stall_s / 4))
+        return False
+
+    def send(self, data: bytes, *, body_bytes: int, reader: AnswerReader, is_first: bool = False) -> bool:
+        """Hand over `data`, whose last `body_bytes` are the body; False if an answer came instead."""
+        view = memoryview(data)
+        head_left = len(data) - body_bytes
+        self._before_body_bytes += head_left
+        must_look = not is_first
+        while view:
+            if must_look and self._take_early(reader):
+                return False
+            must_look = True
+            try:
+                taken = self._sock.send(view)
+            except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                self.tick()
+                continue
+            except OSError:
+                # The server may have said why before it hung up; the reader finds out.
+                return False
+            view = view[taken:]
+            self._own_count[0] += taken
+            if self._flight is not None:
+                self._flight.handed_bytes += max(0, taken - head_left)
+            head_left = max(0, head_left - taken)
+            self._look()
+        return True
+
+    def _take_early(self, reader: AnswerReader) -> bool:
+        """Whether the server answers (or hung up) while we still send. TLS tickets are no answer."""
+        try:
+            self._sock.settimeout(0)
+            data = self._sock.recv(65536)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except OSError:
+            return True
+        finally:
+            with contextlib.suppress(OSError):
+                self._sock.settimeout(min(_TICK_S, self._stall_s / 4))
+        self._own_count[1] += len(data)
+        return reader.feed(data) or not data
+
+    def receive(self) -> bytes:
+        """The next bytes; empty at the end. Raises ConnectionError, or Transient(STALLED)."""
+        while True:
+            try:
+                data = self._sock.recv(65536)
+            except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                self.tick()
+                continue
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return b""
+            self._own_count[1] += len(data)
+            self._moved_at = time.monotonic()
+            return data
+
+    def tick(self) -> None:
+        """A second without news: is the kernel's queue at least moving?"""
+        self._look()
+        if time.monotonic() - self._moved_at >= self._stall_s:
+            raise Transient(f"{self.place} acknowledged nothing for {self._stall_s:g} s", trouble=Trouble.STALLED)
+        if self._sink is not None and self._flight is not None:
+            self._sink(self._flight)
+
+    def _look(self) -> None:
+        """Note how much was acknowledged: what the kernel took, less what still lies in its queue.
+
+        Without this a small body is "sent" as soon as the kernel has it, and a dead link looks like a slow
+        answer.
+        """
+        try:
+            queued = struct.unpack("i", fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+        except OSError:
+            return  # a socket that was reset; the next read says so
+        acked_bytes = self._own_count[0] - queued
+        if acked_bytes > self._acked_bytes:
+            self._acked_bytes = acked_bytes
+            self._moved_at = time.monotonic()
+            flight = self._flight
+            if flight is not None:
+                body_bytes = min(max(0, acked_bytes - self._before_body_bytes), flight.handed_bytes)
+                if body_bytes > flight.acknowledged_bytes:
+                    flight.acknowledged_bytes = body_bytes
+                    if self._sink is not None:
+                        self._sink(flight)
+
+    def count(self) -> tuple[int, int]:
+        """Bytes sent and received since the last count, as TCP counts them where the kernel says so."""
+        sent, received = self._own_count
+        with contextlib.suppress(OSError):
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            if len(info) >= _TCP_INFO_BYTES:
+                sent = struct.unpack_from("Q", info, _TCP_SENT_AT)[0]
+                received = struct.unpack_from("Q", info, _TCP_RECEIVED_AT)[0]
+        news = (max(0, sent - self._counted[0]), max(0, received - self._counted[1]))
+        self._counted = (max(sent, self._counted[0]), max(received, self._counted[1]))
+        return news
+
+    def drop(self) -> None:
+        """Close with a reset: what still lies in the kernel's queue is not sent any more."""
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.close()
+
+    def close(self) -> None:
+        """Close in peace."""
+        with contextlib.suppress(OSError):
+            self._sock.close()

@@ -1,0 +1,74 @@
+"""The journal: what this device has promised to deliver, and how far each promise got.
+
+A method that returns has its change in the database; one marked *durable* has it on the card as well (fsynced).
+What is not durable may be lost by a power cut, never by a kill, and every loss of that kind is repaired from the
+disk: an unrecorded file is found by the scan, a claim that is forgotten is made again.
+Rows move only along `model.TRANSITIONS`. Nothing here touches the network or the watched tree.
+
+Journal time counts the seconds this journal was in use, and, where the wall clock went on plausibly, those between:
+ages by it survive a board that boots in 1970.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from syncagent.core.model import State
+
+from .arrivals import Arrivals
+from .database import FILE_NAME
+from .deliveries import Deliveries
+from .rows import OWED_WORDS, ROWS, Arrival, Known, Row, Tally, Upload, join_path
+from .uploads import Uploads
+
+__all__ = ["FILE_NAME", "Arrival", "Journal", "Known", "Row", "Tally", "Upload"]
+
+
+class Journal(Arrivals, Deliveries, Uploads):
+    """One SQLite file. Thread-safe; writes of several threads share a commit."""
+
+    def listing(self, states: Sequence[State] = (), *, limit: int = -1) -> list[Row]:
+        """Rows in the order they were recorded, of the given states or of all."""
+        marks = ", ".join("?" * len(states)) or "state"
+        return self.rows(f"{ROWS} WHERE v.state IN ({marks}) ORDER BY v.id LIMIT ?", (*states, limit))
+
+    def asked(self) -> list[Row]:
+        """Rows that somebody asked for and that are not finished yet."""
+        return self.rows(f"{ROWS} WHERE v.state = 'settling'")
+
+    def retry(self, paths: Sequence[str] | None = None) -> int:
+        """Release PARKED rows and make WAITING ones due now: those of `paths`, or all. Durable. Returns how many."""
+
+        def apply(connection: sqlite3.Connection) -> int:
+            rows = connection.execute(
+                "SELECT v.id, d.path, v.name FROM version v JOIN directory d ON d.id = v.directory"
+                " WHERE v.state IN ('parked', 'waiting')"
+            ).fetchall()
+            chosen = [row_id for row_id, head, name in rows if paths is None or join_path(head, name) in paths]
+            for row_id in chosen:
+                self._move(connection, row_id, State.READY, attempts=0)
+            return len(chosen)
+
+        return self._write(apply, durable=True)
+
+    def tally(self) -> dict[tuple[str, State, str], Tally]:
+        """(address, state, reason) -> how many files and bytes."""
+        with self._lock:
+            self._guard(lambda: self._refresh(self._writer))
+            return {key: Tally(*cell) for key, cell in self._tally.items()}
+
+    def oldest_owed(self, address: str | None = None) -> float | None:
+        """Age in seconds, by journal time, of the oldest version that the bucket does not have yet."""
+        where, values = ("", ()) if address is None else (" AND address = ?", (self._addresses.get(address, -1),))
+        query = f"SELECT min(recorded) FROM version WHERE state IN ({OWED_WORDS}){where}"
+        rows = self._read(query, values)
+        return max(0.0, self.time() - rows[0][0]) if rows[0][0] is not None else None
+
+    def note(self, name: str) -> str | None:
+        rows = self._read("SELECT value FROM note WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
+
+    def set_note(self, name: str, value: str) -> None:
+        """Remember a small fact, such as what a store was found to support."""
+        self._write(lambda connection: connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, value)))

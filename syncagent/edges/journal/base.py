@@ -1,0 +1,128 @@
+"""What every part of the journal stands on: its time, its counts, its places, and the one way to move a row."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from syncagent.core.model import TRANSITIONS, State
+from syncagent.edges.clock import Clock
+
+from .database import Database
+from .rows import ROWS, Row, row_of
+
+#: A year: more than a device is switched off between two visits. A jump beyond it is a wrong clock.
+PLAUSIBLE_GAP_S = 366 * 86400.0
+
+
+class JournalBase(Database):
+    """See the module."""
+
+    def __init__(self, state_dir: str, clock: Clock) -> None:
+        self._clock = clock
+        self._taken: dict[int, tuple[str, str]] = {}  # row id -> (path, key), under _take_lock
+        self._take_lock = threading.Lock()
+        self._addresses: dict[str, int] = {}
+        self._address_stores: dict[str, str] = {}
+        self._directories: dict[bytes, int] = {}
+        self._batches: dict[tuple[str, str, str, int | None], list[int]] = {}  # claims to come; _take_lock
+        self._tally: dict[tuple[str, State, str], list[int]] = {}
+        self._offset = 0.0
+        super().__init__(state_dir)
+
+    def _last_time(self, connection: sqlite3.Connection) -> float:
+        """Journal time at this start: the last one written, and the wall clock's word on how long ago that was."""
+        last, wall = 0.0, None
+        row = connection.execute("SELECT recorded FROM version ORDER BY id DESC LIMIT 1").fetchone()
+        if row:
+            last = row[0]
+        row = connection.execute(
+            "SELECT confirmed, confirmed_at FROM version WHERE position IS NOT NULL ORDER BY position DESC LIMIT 1"
+        ).fetchone()
+        if row and row[0] is not None:
+            last, wall = max(last, row[0]), row[1] + max(0.0, last - row[0])
+        gap = self._clock.now().timestamp() - wall if wall is not None else 0.0
+        return float(last + (gap if 0.0 < gap < PLAUSIBLE_GAP_S else 0.0))
+
+    def time(self) -> float:
+        """Journal time in seconds."""
+        return self._clock.monotonic() + self._offset
+
+    def _forget(self, connection: sqlite3.Connection) -> None:
+        if not self._offset:
+            self._offset = self._last_time(connection) - self._clock.monotonic()
+        self._directories.clear()
+        self._recount(connection)
+
+    def _recount(self, connection: sqlite3.Connection) -> None:
+        rows = connection.execute(
+            "SELECT a.name, v.state, v.reason, count(*), sum(v.size) FROM version v JOIN address a ON a.id = v.address"
+            " GROUP BY v.address, v.state, v.reason"
+        )
+        self._tally = {(address, State(state), reason): [files, size] for address, state, reason, files, size in rows}
+        self._addresses = dict(connection.execute("SELECT name, id FROM address"))
+        self._address_stores = dict(connection.execute("SELECT name, store FROM address"))
+
+    def _count(self, address: str, state: State, reason: str, *, files: int, size: int) -> None:
+        cell = self._tally.setdefault((address, state, reason), [0, 0])
+        cell[0] += files
+        cell[1] += size
+        if not cell[0]:
+            del self._tally[(address, state, reason)]
+
+    def set_stores(self, stores: Mapping[str, str]) -> None:
+        """Say which store each active address sends to; rows of other addresses stay as they are."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            for name, store in stores.items():
+                connection.execute(
+                    "INSERT INTO address(name, store) VALUES (?, ?)"
+                    " ON CONFLICT(name) DO UPDATE SET store = excluded.store WHERE store != excluded.store",
+                    (name, store),
+                )
+            self._recount(connection)
+
+        if any(self._address_stores.get(name) != store for name, store in stores.items()):
+            self._write(apply)
+
+    def _directory_id(self, connection: sqlite3.Connection, path: bytes) -> int:
+        found = self._directories.get(path)
+        if found is None:
+            row = connection.execute("SELECT id FROM directory WHERE path = ?", (path,)).fetchone()
+            if row is None:
+                row = connection.execute("INSERT INTO directory(path) VALUES (?) RETURNING id", (path,)).fetchone()
+            if len(self._directories) > 4096:
+                self._directories.clear()
+            found = self._directories[path] = int(row[0])
+        return found
+
+    def _count_of(self, *states: State) -> int:
+        return sum(cell[0] for (_, state, _), cell in self._tally.copy().items() if state in states)
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[Row]:
+        return [row_of(values) for values in self._read(query, values)]
+
+    def row(self, row_id: int) -> Row:
+        return self.rows(f"{ROWS} WHERE v.id = ?", (row_id,))[0]
+
+    def _state(self, connection: sqlite3.Connection, row_id: int) -> State:
+        return State(connection.execute("SELECT state FROM version WHERE id = ?", (row_id,)).fetchone()[0])
+
+    def _move(
+        self, connection: sqlite3.Connection, row_id: int, state: State, *, reason: str = "", **values: Any
+    ) -> None:
+        address, old_state, old_reason, size = connection.execute(
+            "SELECT a.name, v.state, v.reason, v.size FROM version v JOIN address a ON a.id = v.address WHERE v.id = ?",
+            (row_id,),
+        ).fetchone()
+        if state not in TRANSITIONS[State(old_state)]:
+            raise ValueError(f"row {row_id} cannot go from {old_state} to {state}")
+        names = "".join(f", {name} = ?" for name in values)
+        connection.execute(
+            f"UPDATE version SET state = ?, reason = ?{names} WHERE id = ?",
+            (state, reason, *values.values(), row_id),
+        )
+        self._count(address, State(old_state), old_reason, files=-1, size=-size)
+        self._count(address, state, reason, files=1, size=size)

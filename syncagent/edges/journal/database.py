@@ -1,0 +1,174 @@
+"""One SQLite file, written by several threads that share their commits.
+
+Promises that a write that returns is committed, that a durable one is on the card, and that one that fails leaves
+nothing behind. Knows no table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from syncagent.core.errors import JournalBroken
+
+from .schema import PAGE_BYTES, migrate
+
+T = TypeVar("T")
+
+FILE_NAME = "journal.db"
+
+
+class _Write:
+    """One change waiting for its commit."""
+
+    __slots__ = ("apply", "done", "durable", "error", "result")
+
+    def __init__(self, apply: Callable[[sqlite3.Connection], Any], *, durable: bool) -> None:
+        self.apply = apply
+        self.durable = durable
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Database:
+    """Connections and commits. Thread-safe."""
+
+    def __init__(self, state_dir: str) -> None:
+        self.path = os.path.join(state_dir, FILE_NAME)
+        self._lock = threading.Lock()  # guards the writing connection
+        self._queue_lock = threading.Lock()  # guards the two fields below
+        self._queue: list[_Write] = []
+        self._is_led = False
+        self._read_lock = threading.Lock()  # guards the reading connection
+        self._data_version = -1
+        self._writer, self._reader = self._open()
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        try:
+            writer = self._connect()
+            writer.execute(f"PRAGMA page_size={PAGE_BYTES}")
+            writer.execute("PRAGMA journal_mode=WAL")
+            writer.execute("PRAGMA synchronous=NORMAL")
+            # The log is folded into the journal in steps of about 1 MiB, and not held bigger than that.
+            writer.execute("PRAGMA wal_autocheckpoint=1000")
+            writer.execute("PRAGMA journal_size_limit=1048576")
+            migrate(writer)
+            reader = self._connect()
+            reader.execute("PRAGMA query_only=ON")
+            self._forget(writer)
+        except (sqlite3.Error, ValueError) as error:
+            raise JournalBroken(f"{self.path}: {error}") from error
+        return writer, reader
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA cache_size=-2048")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        return connection
+
+    def close(self) -> None:
+        with self._lock, self._read_lock:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute("PRAGMA optimize")
+            self._reader.close()
+            self._writer.close()
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def _write(self, apply: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """Run `apply` in a transaction and wait until it is committed.
+
+        Changes that arrive while another thread commits are gathered into the next commit: four workers that
+        finish together cost one fsync. A change that fails is rolled back alone.
+        """
+        write = _Write(apply, durable=durable)
+        with self._queue_lock:
+            self._queue.append(write)
+            leads = not self._is_led
+            self._is_led = True
+        if leads:
+            self._lead()
+        else:
+            write.done.wait()
+        if write.error is not None:
+            raise write.error
+        result: T = write.result
+        return result
+
+    def _lead(self) -> None:
+        """Commit batches until none is waiting. The thread that found nobody leading does this for all."""
+        while True:
+            with self._queue_lock:
+                batch, self._queue = self._queue, []
+                if not batch:
+                    self._is_led = False
+                    return
+            try:
+                with self._lock:
+                    self._guard(lambda batch=batch: self._commit(batch))  # type: ignore[misc]
+            except BaseException as error:
+                for write in batch:
+                    write.error = write.error or error
+            finally:
+                for write in batch:
+                    write.done.set()
+
+    def _commit(self, batch: Sequence[_Write]) -> None:
+        connection = self._writer
+        # In WAL mode FULL adds the fsync that survives a power cut; NORMAL survives a kill.
+        connection.execute(f"PRAGMA synchronous={'FULL' if any(w.durable for w in batch) else 'NORMAL'}")
+        self._refresh(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for write in batch:
+                self._apply(connection, write, alone=len(batch) == 1)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            self._forget(connection)
+            raise
+
+    def _apply(self, connection: sqlite3.Connection, write: _Write, *, alone: bool) -> None:
+        if alone:
+            write.result = write.apply(connection)
+            return
+        connection.execute("SAVEPOINT one")
+        try:
+            write.result = write.apply(connection)
+        except sqlite3.Error:
+            raise  # the database itself: nothing of this batch may stand
+        except Exception as error:
+            connection.execute("ROLLBACK TO one")
+            self._forget(connection)
+            write.error = error
+        finally:
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("RELEASE one")
+
+    def _guard(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except sqlite3.Error as error:
+            raise JournalBroken(f"{self.path}: {error}") from error
+
+    def _refresh(self, connection: sqlite3.Connection) -> None:
+        """Notice that another process (`send`, `retry`) wrote: what is remembered in memory is read anew."""
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version != self._data_version:
+            self._data_version = version
+            self._forget(connection)
+
+    def _read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._read_lock:
+            return self._guard(lambda: self._reader.execute(query, values).fetchall())
+
+    def _forget(self, connection: sqlite3.Connection) -> None:
+        """What is remembered in memory may not be true any more: read it anew."""
+        raise NotImplementedError

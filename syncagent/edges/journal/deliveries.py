@@ -1,0 +1,193 @@
+"""What the uploaders tell and ask: what to send next, under which key, and what became of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from syncagent.core.model import Digest, State
+
+from .base import JournalBase
+from .rows import ROWS, Row
+
+#: Ready rows looked at in one go; more than any sensible number of workers.
+CLAIM_BATCH = 64
+
+
+class Deliveries(JournalBase):
+    """The uploaders' half of the journal."""
+
+    def claim(self, addresses: Sequence[str], *, order: str = "oldest", largest_bytes: int | None = None) -> Row | None:
+        """Take the next READY row of these addresses (up to a size) for one worker; None when there is none.
+
+        Taken in memory only, so a claim costs the card nothing: the first write is `sending`. No two rows of one
+        path are out at once. Fewest attempts first, so a poisoned file sinks; then by `order`.
+        """
+        with self._take_lock:
+            paths = {path for path, _ in self._taken.values()}
+            for attempts in ("= 0", "> 0"):
+                for address in addresses:
+                    for row_id in self._candidates(address, attempts, order, largest_bytes):
+                        if row_id in self._taken:
+                            continue
+                        found = self.rows(f"{ROWS} WHERE v.id = ? AND v.state = 'ready'", (row_id,))
+                        if found and found[0].path not in paths:
+                            self._taken[row_id] = (found[0].path, "")
+                            return found[0]
+        return None
+
+    def _candidates(self, address: str, attempts: str, order: str, largest_bytes: int | None) -> Iterator[int]:
+        """Ids of READY rows in `order`, from a batch read earlier while it lasts: a claim must not cost a sort."""
+        batch = self._batches.setdefault((address, attempts, order, largest_bytes), [])
+        while batch:
+            yield batch.pop()
+        by = {"oldest": "mtime_ns", "smallest": "size"}.get(order, "mtime_ns DESC")
+        if attempts == "> 0":
+            by = f"attempts, {by}"
+        query = (
+            f"SELECT id FROM version WHERE address = ? AND state = 'ready' AND attempts {attempts} AND size <= ?"
+            f" ORDER BY {by} LIMIT ?"
+        )
+        largest = largest_bytes if largest_bytes is not None else 1 << 62
+        rows = self._read(query, (self._addresses.get(address, -1), largest, CLAIM_BATCH + len(self._taken)))
+        batch.extend(row[0] for row in reversed(rows))
+        while batch:
+            yield batch.pop()
+
+    def has_ready(self, addresses: Sequence[str], *, largest_bytes: int) -> bool:
+        """Whether a READY row up to a size waits for a worker."""
+        ids = [self._addresses.get(name, -1) for name in addresses]
+        with self._take_lock:
+            taken = list(self._taken)
+        query = (
+            f"SELECT 1 FROM version WHERE address IN ({', '.join('?' * len(ids))}) AND state = 'ready' AND size <= ?"
+            f" AND id NOT IN ({', '.join('?' * len(taken))}) LIMIT 1"
+        )
+        return bool(self._read(query, (*ids, largest_bytes, *taken)))
+
+    def let_go(self, row: Row) -> None:
+        """The worker is done with the row, whatever became of it."""
+        with self._take_lock:
+            self._taken.pop(row.id, None)
+
+    def reserve_key(self, row: Row, key: str) -> bool:
+        """Whether no other worker sends to the same key of the same store right now; then it is ours until `let_go`."""
+        name = f"{self._address_stores[row.address]}\n{key}"
+        with self._take_lock:
+            if any(taken == name for row_id, (_, taken) in self._taken.items() if row_id != row.id):
+                return False
+            self._taken[row.id] = (row.path, name)
+            return True
+
+    def occupant(self, address: str, key: str) -> bytes | None:
+        """SHA-256 of the bytes that this journal confirmed last under a key of the address's store."""
+        store = self._address_stores[address]
+        rows = self._read(
+            "SELECT v.sha256 FROM version v JOIN address a ON a.id = v.address WHERE v.key = ? AND a.store = ?"
+            " AND v.position IS NOT NULL ORDER BY v.position DESC LIMIT 1",
+            (key, store),
+        )
+        return bytes(rows[0][0]) if rows else None
+
+    def sending(self, row: Row, key: str, digest: Digest) -> None:
+        """A request for this key and these bytes may leave from now on."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            self._move(
+                connection,
+                row.id,
+                State.SENDING,
+                key=key,
+                sha256=digest.sha256,
+                md5=digest.md5,
+                attempts=row.attempts + 1,
+            )
+
+        self._write(apply)
+
+    def confirm(self, row: Row, *, key: str, digest: Digest, etag: str | None) -> None:
+        """The store proved the digest: durable.
+
+        Positions count confirmations from 1. Without an `etag` nothing was sent, because this journal had confirmed
+        the same bytes under the same key before: that version keeps its position, and this row gets none.
+        """
+
+        def apply(connection: sqlite3.Connection) -> None:
+            position = None
+            if etag is not None:
+                (last,) = connection.execute("SELECT max(position) FROM version WHERE position IS NOT NULL").fetchone()
+                position = (last or 0) + 1
+            self._move(
+                connection,
+                row.id,
+                State.CONFIRMED,
+                key=key,
+                sha256=digest.sha256,
+                md5=digest.md5,
+                etag=etag,
+                position=position,
+                confirmed=self.time(),
+                confirmed_at=self._clock.now().timestamp(),
+            )
+            connection.execute("DELETE FROM part WHERE version = ?", (row.id,))
+            connection.execute("DELETE FROM upload WHERE version = ?", (row.id,))
+
+        self._write(apply, durable=True)
+
+    def release(self, row: Row) -> None:
+        """Back to READY without charging the attempt: it was not this file's fault, or it has more parts to send."""
+        self._write(lambda connection: self._release(connection, row))
+
+    def _release(self, connection: sqlite3.Connection, row: Row) -> None:
+        if self._state(connection, row.id) is State.SENDING:
+            self._move(connection, row.id, State.READY, attempts=row.attempts)
+
+    def defer(self, row: Row, *, reason: str, wait_s: float) -> None:
+        """Try again in `wait_s` seconds; `reason` says why it waits."""
+        due = self._clock.monotonic() + wait_s
+        self._write(
+            lambda connection: self._move(
+                connection, row.id, State.WAITING, reason=reason, due=due, attempts=row.attempts + 1
+            )
+        )
+
+    def finish(self, row: Row, state: State, *, reason: str = "") -> None:
+        """What else can become of a row that was not sent: PARKED, GONE, or SETTLING again because its file changed."""
+        self._write(lambda connection: self._move(connection, row.id, state, reason=reason))
+
+    def wake_due(self) -> int:
+        """Make the WAITING rows READY whose time has come. Returns how many."""
+        return self._wake("due <= ?", (self._clock.monotonic(),), 1_000)
+
+    def wake(self, reasons: Sequence[str], *, limit: int = -1) -> int:
+        """Make READY what waits for one of these reasons, its attempts forgiven. Returns how many."""
+        marks = ", ".join("?" * len(reasons))
+        return self._wake(f"reason IN ({marks})", tuple(reasons), limit, attempts=0)
+
+    def _wake(self, where: str, values: tuple[object, ...], limit: int, **changes: Any) -> int:
+        due = self._read(f"SELECT id FROM version WHERE state = 'waiting' AND {where} LIMIT ?", (*values, limit))
+
+        def apply(connection: sqlite3.Connection) -> int:
+            still = [row_id for (row_id,) in due if self._state(connection, row_id) is State.WAITING]
+            for row_id in still:
+                self._move(connection, row_id, State.READY, **changes)
+            return len(still)
+
+        return self._write(apply) if due else 0
+
+    def next_due_s(self) -> float | None:
+        """Seconds until a WAITING row is due, None when nothing waits."""
+        rows = self._read("SELECT min(due) FROM version WHERE state = 'waiting'")
+        return max(0.0, rows[0][0] - self._clock.monotonic()) if rows[0][0] is not None else None
+
+    def recover(self) -> int:
+        """On start: what was SENDING or WAITING when the last run ended is READY again. Returns how many rows."""
+
+        def apply(connection: sqlite3.Connection) -> int:
+            rows = connection.execute("SELECT id FROM version WHERE state IN ('sending', 'waiting')").fetchall()
+            for (row_id,) in rows:
+                self._move(connection, row_id, State.READY)
+            return len(rows)
+
+        return self._write(apply) if self._count_of(State.SENDING, State.WAITING) else 0

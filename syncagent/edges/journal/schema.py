@@ -1,0 +1,82 @@
+"""The journal's tables, and the steps that bring an older journal to them.
+
+`PRAGMA user_version` says how many steps a file has seen. A step is never edited once released: add another.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+#: Small pages: one transaction touches a few rows, and every touched page is written to the card twice.
+PAGE_BYTES = 1024
+
+_FIRST = """
+CREATE TABLE directory(
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE               -- relative to the base directory, or absolute; bytes as the disk has them
+);
+CREATE TABLE address(
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    store TEXT NOT NULL                     -- endpoint and bucket: keys are unique within it
+);
+CREATE TABLE version(
+    id INTEGER PRIMARY KEY,
+    address INTEGER NOT NULL,
+    directory INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due REAL NOT NULL DEFAULT 0,            -- monotonic seconds of the run that wrote it
+    recorded REAL NOT NULL,                 -- journal time, see edges/journal.py
+    key TEXT,
+    sha256 BLOB,
+    md5 BLOB,
+    etag TEXT,
+    unsettled INTEGER NOT NULL DEFAULT 0,
+    cloud_path TEXT,                        -- the key that a person or a message asked for
+    message TEXT,                           -- the message that asked for it, as JSON
+    position INTEGER,                       -- order of confirmation, counts from 1
+    confirmed REAL,                         -- journal time
+    confirmed_at REAL                       -- UTC, seconds since 1970: for people
+);
+CREATE INDEX version_place ON version(directory, name);
+CREATE INDEX version_ready ON version(address, attempts, mtime_ns) WHERE state = 'ready';
+CREATE INDEX version_asleep ON version(due) WHERE state IN ('waiting', 'settling');
+CREATE INDEX version_key ON version(key) WHERE key IS NOT NULL;
+CREATE INDEX version_position ON version(position) WHERE position IS NOT NULL;
+CREATE TABLE upload(                        -- a multipart upload that is on its way
+    version INTEGER PRIMARY KEY,
+    upload_id TEXT NOT NULL,
+    part_bytes INTEGER NOT NULL,
+    created REAL NOT NULL                   -- journal time
+);
+CREATE TABLE part(
+    version INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    md5 BLOB NOT NULL,
+    etag TEXT NOT NULL,
+    PRIMARY KEY (version, number)
+) WITHOUT ROWID;
+CREATE TABLE note(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+STEPS: tuple[str, ...] = (_FIRST,)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the journal to the newest schema; each step is one transaction.
+
+    Raises: ValueError when the file was written by a newer release.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(STEPS):
+        raise ValueError(f"the journal has schema {version}, this release knows {len(STEPS)}")
+    for number, step in enumerate(STEPS[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -1,0 +1,240 @@
+"""A large file as journaled steps: create, parts, check, complete; each step is durable before the next begins.
+
+Promises that an upload goes on where it stopped, that no part is sent of bytes other than the recorded version's, and
+that nothing becomes visible before the whole file was read once more and found to be what the parts are.
+Knows neither which store nor which journal it works with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from syncagent.core.errors import FileChanged, UploadGone
+from syncagent.core.model import Digest, ObjectFacts, Part
+
+logger = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+#: S3's limits for multipart uploads (S3 user guide, "Amazon S3 multipart upload limits").
+MAX_PARTS = 10_000
+MIN_PART_BYTES = 5 * MIB
+READ_BYTES = 256 * 1024
+
+
+class Body(Protocol):
+    """A rewindable stretch of bytes, as the store takes it."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    def read(self, n: int = -1, /) -> bytes: ...
+    def rewind(self) -> None: ...
+
+
+class Source(Protocol):
+    """The pinned file."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    def check(self) -> None: ...
+    def read(self, start: int, size_bytes: int) -> bytes: ...
+    def digest(self, start: int = 0, size_bytes: int | None = None) -> Digest: ...
+    def stretch(self, start: int, size_bytes: int) -> Body: ...
+
+
+class Store(Protocol):
+    """What is needed of an object store."""
+
+    def create_multipart(
+        self, key: str, *, metadata: Mapping[str, str], content_type: str, storage_class: str | None = None
+    ) -> str: ...
+    def put_part(self, key: str, *, upload_id: str, number: int, body: Body, digest: Digest) -> Part: ...
+    def list_parts(self, key: str, *, upload_id: str) -> list[Part]: ...
+    def complete(
+        self,
+        key: str,
+        *,
+        upload_id: str,
+        parts: Sequence[Part],
+        only_if_absent: bool = False,
+        digest: Digest | None = None,
+    ) -> str: ...
+    def abort(self, key: str, *, upload_id: str) -> None: ...
+    def head(self, key: str) -> ObjectFacts | None: ...
+
+
+class Progress(Protocol):
+    """What the journal remembers of this upload."""
+
+    def load(self) -> tuple[str, int, dict[int, tuple[Part, bytes]]] | None: ...
+    def begun(self, upload_id: str, part_bytes: int) -> None: ...
+    def part_done(self, part: Part, md5: bytes) -> None: ...
+    def ended(self) -> None: ...
+
+
+def part_size(size_bytes: int, *, wanted_bytes: int) -> int:
+    """Bytes per part of a file: `wanted_bytes`, or what keeps it within MAX_PARTS, in whole MiB.
+
+    Small parts, because a part that the link cuts is sent again from its first byte.
+    """
+    least = -(-size_bytes // MAX_PARTS)
+    return max(wanted_bytes, MIN_PART_BYTES, -(-least // MIB) * MIB)
+
+
+def etag_of(md5s: list[bytes]) -> str:
+    """The ETag that S3 gives a multipart object: MD5 of the parts' MD5s, and how many there are."""
+    return f"{hashlib.md5(b''.join(md5s), usedforsecurity=False).hexdigest()}-{len(md5s)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One version on its way to one key."""
+
+    key: str
+    digest: Digest
+    metadata: Mapping[str, str]
+    content_type: str
+    storage_class: str | None
+    part_bytes: int
+    only_if_absent: bool = False
+
+
+class Shipment:
+    """One multipart upload, from wherever it stands. Make a new one for each attempt."""
+
+    def __init__(self, store: Store, source: Source, progress: Progress, parcel: Parcel) -> None:
+        self._store = store
+        self._source = source
+        self._progress = progress
+        self._parcel = parcel
+        self._upload_id = ""
+        self._part_bytes = 0
+        self._done: dict[int, tuple[Part, bytes]] = {}
+
+    def go_on(self, *, is_first_in_run: bool, gives_way: Callable[[], bool]) -> str | None:
+        """Send what is missing, and complete. Returns the proven ETag, or None when `gives_way` asked to stop between
+        two parts; what was sent is kept.
+
+        `is_first_in_run`: nothing is known of what the store has; it is asked before anything is sent.
+        """
+        loaded = self._progress.load()
+        if loaded is not None:
+            self._upload_id, self._part_bytes, self._done = loaded
+            if is_first_in_run:
+                try:
+                    self._reconcile()
+                except UploadGone:
+                    etag = self._find_completed()
+                    if etag is not None:
+                        return etag
+                    loaded = None
+        if loaded is None:
+            self._begin()
+        for number, start, size_bytes in self._missing():
+            if gives_way():
+                return None
+            try:
+                self._send_part(number, start, size_bytes)
+            except UploadGone:
+                # Somebody, or a lifecycle rule, aborted it: the next attempt begins anew.
+                self._progress.ended()
+                raise
+        self._check_whole()
+        try:
+            etag = self._store.complete(
+                self._parcel.key,
+                upload_id=self._upload_id,
+                parts=[self._done[number][0] for number in sorted(self._done)],
+                only_if_absent=self._parcel.only_if_absent,
+                digest=self._parcel.digest,
+            )
+        except UploadGone:
+            # An earlier Complete may have done its work after all, and only its answer was lost.
+            found = self._find_completed()
+            if found is None:
+                raise
+            etag = found
+        return etag
+
+    def _begin(self) -> None:
+        self._part_bytes = part_size(self._source.size_bytes, wanted_bytes=self._parcel.part_bytes)
+        self._done = {}
+        self._upload_id = self._store.create_multipart(
+            self._parcel.key,
+            metadata=self._parcel.metadata,
+            content_type=self._parcel.content_type,
+            storage_class=self._parcel.storage_class,
+        )
+        self._progress.begun(self._upload_id, self._part_bytes)
+
+    def _parts(self) -> list[tuple[int, int, int]]:
+        """(number, start, bytes) of every part."""
+        size = self._source.size_bytes
+        starts = range(0, size, self._part_bytes)
+        return [(number, start, min(self._part_bytes, size - start)) for number, start in enumerate(starts, start=1)]
+
+    def _missing(self) -> list[tuple[int, int, int]]:
+        return [part for part in self._parts() if part[0] not in self._done]
+
+    def _send_part(self, number: int, start: int, size_bytes: int) -> None:
+        digest = self._source.digest(start, size_bytes)
+        self._source.check()
+        part = self._store.put_part(
+            self._parcel.key,
+            upload_id=self._upload_id,
+            number=number,
+            body=self._source.stretch(start, size_bytes),
+            digest=digest,
+        )
+        self._progress.part_done(part, digest.md5)
+        self._done[number] = (part, digest.md5)
+
+    def _reconcile(self) -> None:
+        """Believe the store about what it has, and the file about what that should be."""
+        stored = {part.number: part for part in self._store.list_parts(self._parcel.key, upload_id=self._upload_id)}
+        for number in list(self._done):
+            kept = stored.get(number)
+            if kept is None or kept.etag != self._done[number][0].etag:
+                del self._done[number]
+        for number, start, size_bytes in self._missing():
+            part = stored.get(number)
+            if part is None or part.size_bytes != size_bytes:
+                continue
+            md5 = self._source.digest(start, size_bytes).md5
+            if part.etag == md5.hex():  # it arrived, only our note of it was lost
+                self._progress.part_done(part, md5)
+                self._done[number] = (part, md5)
+
+    def _find_completed(self) -> str | None:
+        """The ETag of our object when the store has it whole although it does not know the upload any more."""
+        whole = len(self._done) == len(self._parts()) > 0
+        found = self._store.head(self._parcel.key) if whole else None
+        if found is not None and found.size_bytes == self._source.size_bytes:
+            expected = etag_of([self._done[number][1] for number in sorted(self._done)])
+            if found.etag == expected:
+                return expected
+        self._progress.ended()
+        return None
+
+    def _check_whole(self) -> None:
+        """Read the file once more: its parts and the whole must be what was sent.
+
+        Raises: FileChanged. The parts may have been sent days apart, by several runs of this program.
+        """
+        whole = hashlib.sha256()
+        for number, start, size_bytes in self._parts():
+            md5 = hashlib.md5(usedforsecurity=False)
+            end = start + size_bytes
+            while start < end:
+                piece = self._source.read(start, min(READ_BYTES, end - start))
+                whole.update(piece)
+                md5.update(piece)
+                start += len(piece)
+            if md5.digest() != self._done[number][1]:
+                raise FileChanged(f"part {number} is not what was sent")
+        if whole.digest() != self._parcel.digest.sha256:
+            raise FileChanged("changed while its parts were sent")
+        self._source.check()

@@ -1,0 +1,161 @@
+"""Named threads: their loops, their crashes, their end.
+
+Owns every thread of the agent. A worker is a name and a pass; loop, waiting, heartbeat and crash policy are here.
+The signal handler sets `Stop` and nothing else; everything then ends under one deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Protocol
+
+from syncagent.core.board import Board, Fact
+from syncagent.core.errors import Stopping
+from syncagent.core.retry import backoff_s
+from syncagent.edges.clock import Bell, Clock, Stop
+from syncagent.edges.systemd import Notifier
+
+logger = logging.getLogger(__name__)
+
+#: Under the 10 s that a stop may take.
+STOP_DEADLINE_S = 8.0
+CRASHES_TO_END = 5
+CRASH_WINDOW_S = 600.0
+EXIT_BUG = 70
+#: The main thread looks after the others this often when no watchdog asks for more.
+LOOK_S = 10.0
+
+
+class Worker(Protocol):
+    """One pass each; `pass_once` returns after how many seconds the next one is due."""
+
+    @property
+    def name(self) -> str: ...
+    def pass_once(self, stop: Stop, /) -> float: ...
+
+
+@dataclass(slots=True)
+class Crew:
+    """One worker and what the supervisor knows of it. An essential worker that keeps crashing ends the agent."""
+
+    worker: Worker
+    bell: Bell
+    fact: str  # the fact of the board that its crashes make untrue
+    is_essential: bool = True
+    max_silence_s: float = 120.0
+    crashes: deque[float] = field(default_factory=deque)
+    thread: threading.Thread | None = None
+
+
+class Supervisor:
+    """Runs workers until told to stop."""
+
+    def __init__(self, *, stop: Stop, board: Board, clock: Clock, notifier: Notifier) -> None:
+        self.stop = stop
+        self.board = board
+        self._clock = clock
+        self._notifier = notifier
+        self._crew: list[Crew] = []
+        self._servers: list[threading.Thread] = []
+        self.exit_code = 0
+
+    def add(self, crew: Crew) -> None:
+        self._crew.append(crew)
+
+    def catch_signals(self) -> None:
+        """SIGTERM and SIGINT ask for the end, a second one ends at once; SIGIO, which a lease may cause, is ignored."""
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            os._exit(128 + number)
+        self.stop.set()
+
+    def serve(self, name: str, target: Callable[[], None]) -> None:
+        """Run a server's own loop in a named thread; whoever opened it closes it."""
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._servers.append(thread)
+
+    def start(self) -> None:
+        for crew in self._crew:
+            self.board.beat(crew.worker.name)
+            crew.thread = threading.Thread(target=self._keep, args=(crew,), name=crew.worker.name, daemon=True)
+            crew.thread.start()
+        self._notifier.tell("READY=1")
+
+    def watch(self, look: Callable[[], bool] = lambda: False, *, every_s: float = LOOK_S) -> None:
+        """Wait for the stop, feeding the service manager's watchdog; `look` is asked each time whether all is done."""
+        watchdog_s = self._notifier.watchdog_s
+        wait_s = min(every_s, watchdog_s / 3) if watchdog_s else every_s
+        while not self.stop.wait(wait_s):
+            silent = self._silent()
+            if silent:
+                logger.error("no progress worker=%s: the watchdog is not fed", silent)
+            else:
+                self._notifier.tell("WATCHDOG=1")
+            if look():
+                self.stop.set()
+
+    def _silent(self) -> str:
+        """The name of an essential worker whose last beat is too long ago."""
+        silences = self.board.silences()
+        for crew in self._crew:
+            if crew.is_essential and silences.get(crew.worker.name, 0.0) > crew.max_silence_s:
+                return crew.worker.name
+        return ""
+
+    def end(self) -> list[str]:
+        """Stop every worker and wait for it, in reverse order, under one deadline. Returns the names of survivors."""
+        self.stop.set()
+        self._notifier.tell("STOPPING=1")
+        until = self._clock.monotonic() + STOP_DEADLINE_S
+        survivors = []
+        for crew in reversed(self._crew):
+            if crew.thread is not None:
+                crew.thread.join(max(0.0, until - self._clock.monotonic()))
+                if crew.thread.is_alive():
+                    survivors.append(crew.worker.name)
+        if survivors:
+            logger.warning("still busy at the end workers=%s", ",".join(survivors))
+        return survivors
+
+    def _keep(self, crew: Crew) -> None:
+        """Run passes of one worker until stopped; crashes are logged, counted and spaced out."""
+        while not self.stop.is_set():
+            try:
+                wait_s = crew.worker.pass_once(self.stop)
+            except Stopping:
+                return
+            except Exception as error:
+                logger.exception("pass crashed worker=%s", crew.worker.name)
+                wait_s = self._crashed(crew, error)
+            else:
+                self.board.beat(crew.worker.name)
+                if crew.crashes and self._clock.monotonic() - crew.crashes[-1] > CRASH_WINDOW_S:
+                    crew.crashes.clear()
+                    self.board.set_fact(crew.fact, Fact(True, "ok"))
+            if wait_s > 0:
+                crew.bell.wait(wait_s)
+
+    def _crashed(self, crew: Crew, error: Exception) -> float:
+        now = self._clock.monotonic()
+        crew.crashes.append(now)
+        while crew.crashes[0] < now - CRASH_WINDOW_S:
+            crew.crashes.popleft()
+        reason = f"{crew.worker.name} crashed {len(crew.crashes)} times: {type(error).__name__}: {error}"
+        self.board.set_fact(crew.fact, Fact(False, "crashing", reason))
+        if crew.is_essential and len(crew.crashes) >= CRASHES_TO_END:
+            logger.critical("giving up, so that the service manager starts all anew: %s", reason)
+            self.exit_code = EXIT_BUG
+            self.stop.set()
+        return backoff_s(len(crew.crashes), least_s=1.0, most_s=60.0)

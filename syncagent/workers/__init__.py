@@ -1,0 +1,1 @@
+"""One pass each: no loop, no sleep, no thread. The supervisor owns all three."""

@@ -1,0 +1,93 @@
+"""Confirmed files whose ctime alone is new are hashed again, one by one, when nothing else is to do.
+
+A `chmod -R` or a new hard link touches every file and changes none: neither the link nor the card shall pay for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from syncagent.core.errors import FileChanged, FileVanished, Transient
+from syncagent.core.model import Facts, State
+from syncagent.core.places import Places
+from syncagent.edges.clock import Stop
+from syncagent.edges.files import PinnedFile
+from syncagent.edges.journal import Arrival, Journal, Known
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 1_000
+#: Rows written together: one commit for many files.
+BATCH = 100
+IDLE_S = 60.0
+
+
+class Rechecker:
+    """See the module. `is_busy`: whether files wait to be sent, which come first."""
+
+    name = "recheck"
+
+    def __init__(
+        self, *, journal: Journal, places: Places, is_busy: Callable[[], bool], on_ready: Callable[[], None]
+    ) -> None:
+        self._journal = journal
+        self._places = places
+        self._is_busy = is_busy
+        self._on_ready = on_ready
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Known, str, Facts]] = deque()
+        self._paths: set[str] = set()
+        self._same: list[tuple[int, Facts]] = []
+
+    def offer(self, known: Known, path: str, facts: Facts) -> bool:
+        """Queue one file; False when there is no room, so that a later scan offers it again."""
+        with self._lock:
+            if path in self._paths:
+                return True
+            if len(self._waiting) >= MAX_WAITING:
+                return False
+            self._waiting.append((known, path, facts))
+            self._paths.add(path)
+            return True
+
+    def is_idle(self) -> bool:
+        with self._lock:
+            return not self._paths
+
+    def pass_once(self, _stop: Stop) -> float:
+        """Hash one file."""
+        if self._is_busy():
+            return 1.0
+        with self._lock:
+            item = self._waiting.popleft() if self._waiting else None
+        if item is not None:
+            self._check(*item)
+        if self._same and (item is None or len(self._same) >= BATCH):
+            self._journal.reface(self._same)
+            self._same = []
+        if item is None:
+            return IDLE_S
+        with self._lock:
+            self._paths.discard(item[1])
+            return 0.0
+
+    def _check(self, known: Known, path: str, facts: Facts) -> None:
+        row = self._journal.row(known.id)
+        located = self._places.locate(path)
+        if row.state is not State.CONFIRMED or row.digest is None or located is None:
+            return
+        try:
+            with PinnedFile.open(*located, facts=facts) as pinned:
+                digest = pinned.digest()
+                pinned.check()
+        except (FileChanged, FileVanished, Transient) as error:
+            logger.debug("recheck put off path=%s reason=%s", path, error)  # the next scan decides anew
+            return
+        if digest == row.digest:
+            self._same.append((known.id, facts))
+        elif self._journal.record([Arrival(known.address, path, facts)]):
+            logger.info("rewritten under its old mtime path=%s", path)
+            self._on_ready()

@@ -1,0 +1,73 @@
+"""Fixtures that more than one folder uses. A store in a process of its own lives for the session."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes import FakeClock, MemoryStore
+from tests.servers import MotoS3, RcloneS3, VerifyingS3
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def no_aws_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test sees neither the credentials nor the proxies of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "SYNCAGENT_")) or name.lower() in (
+            "http_proxy",
+            "https_proxy",
+            "all_proxy",
+        ):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def memory_store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def verifying() -> Iterator[VerifyingS3]:
+    with VerifyingS3() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Iterator[RcloneS3]:
+    with RcloneS3() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoS3]:
+    with MotoS3() as server:
+        yield server
+
+
+@pytest.fixture
+def rclone_bucket(rclone: RcloneS3) -> str:
+    """A bucket of its own for one test, in the session's rclone."""
+    bucket = f"test-{next(_numbers)}"
+    rclone.create_bucket(bucket)
+    return bucket
+
+
+@pytest.fixture
+def moto_bucket(moto: MotoS3) -> str:
+    """A bucket of its own for one test, in the session's moto."""
+    bucket = f"test-{next(_numbers)}"
+    moto.client().create_bucket(Bucket=bucket)
+    return bucket

@@ -1,0 +1,272 @@
+"""Stand-ins for the product's edges: a clock and a stop that jump, and a store in memory.
+
+`MemoryStore` refuses what a careful store refuses, and remembers every call in `history`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from syncagent.core.errors import FileChanged, KeyTaken, Refused, UploadGone
+from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.edges.clock import Bell, Clock, Stop
+
+if TYPE_CHECKING:
+    from syncagent.edges.objects import Body, PutRequest
+
+CHUNK_BYTES = 1 << 16
+_T = TypeVar("_T")
+
+
+class FakeClock(Clock):
+    """A clock that moves only when told to. The wall may jump; the monotonic side only goes on."""
+
+    def __init__(self, at: datetime = datetime(2025, 6, 1, 12, tzinfo=UTC), monotonic: float = 1000.0) -> None:
+        self._at = at
+        self._monotonic = monotonic
+
+    def now(self) -> datetime:
+        return self._at
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, on both sides."""
+        if seconds < 0:
+            raise ValueError("time passes forwards; use jump() for the wall clock")
+        self._at += timedelta(seconds=seconds)
+        self._monotonic += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forwards or back, as NTP or a person does."""
+        self._at += timedelta(seconds=seconds)
+
+
+class FakeBell(Bell):
+    """A bell whose waiting, when nobody rang, is waiting on its stop."""
+
+    def __init__(self, stop: FakeStop) -> None:
+        super().__init__()
+        self._stop = stop
+        self._rang = False
+
+    def ring(self) -> None:
+        self._rang = True
+
+    def wait(self, wait_s: float) -> bool:
+        if not self._rang:
+            self._stop.wait(wait_s)
+        rang, self._rang = self._rang, False
+        return rang
+
+
+class FakeStop(Stop):
+    """A stop whose waiting advances the clock, and set at the `passes`-th wait (None: never)."""
+
+    def __init__(self, clock: FakeClock | None = None, *, passes: int | None = None) -> None:
+        super().__init__()
+        self.clock = clock or FakeClock()
+        self.passes = passes
+        self.waits: list[float] = []
+
+    def bell(self) -> FakeBell:
+        bell = FakeBell(self)
+        self._bells.append(bell)
+        return bell
+
+    def wait(self, wait_s: float) -> bool:
+        self.waits.append(wait_s)
+        if not self.is_set():
+            self.clock.advance(max(0.0, wait_s))
+        if self.passes is not None and len(self.waits) >= self.passes:
+            self.set()
+        return self.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the store. `error` is the name of the exception that it ended with."""
+
+    name: str
+    key: str
+    error: str = ""
+    became_visible: bool = False
+
+
+@dataclass(slots=True)
+class Script:
+    """An error for calls of `name` (None: any) below `prefix`; `after` lets the call happen first."""
+
+    error: Callable[[], BaseException]
+    name: str | None = None
+    prefix: str = ""
+    times: int | None = None
+    skip: int = 0
+    after: bool = False
+    hits: int = 0
+
+    def takes(self, name: str, key: str) -> bool:
+        if self.name not in (None, name) or not key.startswith(self.prefix):
+            return False
+        self.hits += 1
+        return self.hits > self.skip and (self.times is None or self.hits <= self.skip + self.times)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    body: bytes
+    etag: str
+    metadata: dict[str, str]
+    content_type: str
+
+
+@dataclass(slots=True)
+class _Upload:
+    key: str
+    metadata: dict[str, str]
+    content_type: str
+    parts: dict[int, tuple[Part, bytes]] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """An ObjectStore in a dict. What is visible is what was announced, or the call raised."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Stored] = {}
+        self.uploads: dict[str, _Upload] = {}
+        self.history: list[Call] = []
+        self.scripts: list[Script] = []
+        self.is_closed = False
+        self._numbers = itertools.count(1)
+
+    def calls(self, name: str | None = None) -> builtins.list[Call]:
+        return [call for call in self.history if name in (None, call.name)]
+
+    def bytes_of(self, key: str) -> bytes:
+        return self.objects[key].body
+
+    def put(self, request: PutRequest, body: Body) -> str:
+        def act() -> str:
+            data = _verified(body, request.digest)
+            if request.only_if_absent and request.key in self.objects:
+                raise KeyTaken(f"{request.key} is taken")
+            etag = request.digest.md5.hex()
+            self.objects[request.key] = Stored(data, etag, dict(request.metadata), request.content_type)
+            return etag
+
+        return self._call("put", request.key, act, shows=True)
+
+    def create_multipart(
+        self, key: str, *, metadata: Mapping[str, str], content_type: str, storage_class: str | None = None
+    ) -> str:
+        def act() -> str:
+            upload_id = f"upload-{next(self._numbers):06d}"
+            self.uploads[upload_id] = _Upload(key, dict(metadata), content_type)
+            return upload_id
+
+        return self._call("create_multipart", key, act)
+
+    def put_part(self, key: str, *, upload_id: str, number: int, body: Body, digest: Digest) -> Part:
+        def act() -> Part:
+            upload = self._upload(key, upload_id)
+            data = _verified(body, digest)
+            part = Part(number, len(data), digest.md5.hex())
+            upload.parts[number] = (part, data)
+            return part
+
+        return self._call("put_part", key, act)
+
+    def list_parts(self, key: str, *, upload_id: str) -> builtins.list[Part]:
+        def act() -> builtins.list[Part]:
+            return [part for _, (part, _) in sorted(self._upload(key, upload_id).parts.items())]
+
+        return self._call("list_parts", key, act)
+
+    def complete(self, key: str, *, upload_id: str, parts: Sequence[Part], only_if_absent: bool = False) -> str:
+        def act() -> str:
+            upload = self._upload(key, upload_id)
+            if only_if_absent and key in self.objects:
+                raise KeyTaken(f"{key} is taken")
+            known = [upload.parts.get(part.number) for part in parts]
+            if not parts or any(had is None or had[0] != part for had, part in zip(known, parts, strict=True)):
+                raise Refused(f"{key}: a part is not what was sent")
+            bodies = [had[1] for had in known if had is not None]
+            md5 = hashlib.md5(b"".join(hashlib.md5(body).digest() for body in bodies)).hexdigest()
+            etag = f"{md5}-{len(bodies)}"
+            self.objects[key] = Stored(b"".join(bodies), etag, upload.metadata, upload.content_type)
+            del self.uploads[upload_id]
+            return etag
+
+        return self._call("complete", key, act, shows=True)
+
+    def abort(self, key: str, *, upload_id: str) -> None:
+        self._call("abort", key, lambda: self.uploads.pop(upload_id, None))
+
+    def head(self, key: str) -> ObjectFacts | None:
+        return self._call("head", key, lambda: self._facts(key) if key in self.objects else None)
+
+    def read(self, key: str) -> Iterator[bytes]:
+        def act() -> bytes:
+            if key not in self.objects:
+                raise Refused(f"{key} is not there")
+            return self.objects[key].body
+
+        data = self._call("read", key, act)
+        for begin in range(0, len(data), CHUNK_BYTES):
+            yield data[begin : begin + CHUNK_BYTES]
+
+    def list(self, prefix: str) -> Iterator[ObjectFacts]:
+        keys = self._call("list", prefix, lambda: sorted(k for k in self.objects if k.startswith(prefix)))
+        for key in keys:
+            stored = self.objects[key]
+            yield ObjectFacts(key, len(stored.body), stored.etag)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _facts(self, key: str) -> ObjectFacts:
+        stored = self.objects[key]
+        return ObjectFacts(key, len(stored.body), stored.etag, dict(stored.metadata))
+
+    def _upload(self, key: str, upload_id: str) -> _Upload:
+        upload = self.uploads.get(upload_id)
+        if upload is None or upload.key != key:
+            raise UploadGone(f"{key}: no upload {upload_id}")
+        return upload
+
+    def _call(self, name: str, key: str, act: Callable[[], _T], *, shows: bool = False) -> _T:
+        """Act, or raise what a script says, and write it down either way."""
+        script = next((script for script in self.scripts if script.takes(name, key)), None)
+        did_act = False
+        try:
+            if script is not None and not script.after:
+                raise script.error()
+            result = act()
+            did_act = True
+            if script is not None:
+                raise script.error()
+        except BaseException as error:
+            self.history.append(Call(name, key, type(error).__name__, shows and did_act))
+            raise
+        self.history.append(Call(name, key, "", shows))
+        return result
+
+
+def _verified(body: Body, digest: Digest) -> bytes:
+    """The whole body, if it is what was announced."""
+    body.rewind()
+    pieces = []
+    while piece := body.read(CHUNK_BYTES):
+        pieces.append(piece)
+    data = b"".join(pieces)
+    is_true = hashlib.md5(data).digest() == digest.md5 and hashlib.sha256(data).digest() == digest.sha256
+    if len(data) != body.size_bytes or not is_true:
+        raise FileChanged("the body is not what was announced")
+    return data

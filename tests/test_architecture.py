@@ -1,0 +1,198 @@
+"""Imports point downwards, edges stay apart, and each library and clock has one door."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "syncagent")
+
+#: What each layer may import of ours. Modules directly in the package stand above all others.
+BELOW = {
+    "core": {"core"},
+    "edges": {"core"},
+    "workers": {"core", "edges"},
+    "cli": {"core", "edges", "workers", "cli", "app"},
+    "app": {"core", "edges", "workers", "app"},
+}
+#: Edges of one family are one edge in several files, and may know one another: the object store, the journal.
+FAMILIES = (
+    {"objects", "bucket", "multipart", "sender", "payload", "wire", "connection", "reading", "answers", "signing"},
+    {"journal", "schema"},
+)
+#: Every edge may know the clock: it owns the types `Clock` and `Stop`, which constructors are given.
+COMMON = {"clock"}
+#: Only edges may touch what is outside of this process.
+FOREIGN = {"boto3", "botocore", "http", "smbus2", "socket", "sqlite3", "tuf", "urllib3", "watchdog", "yaml"}
+#: Beside the standard library, core may import these (and tenacity in core/retry.py).
+CORE_LIBRARIES = {"attrs", "attr", "cattrs"}
+CLOCKS = {"time.sleep", "time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything imported; `from a import b` gives both a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield node.lineno, "." * node.level
+            elif node.module:
+                yield node.lineno, node.module
+                yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def uses(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, "base.attribute" or bare name) of everything that is called or read."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            base = node.value
+            name = base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
+            yield node.lineno, f"{name}.{node.attr}"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.lineno, node.func.id
+
+
+def broken_rules(package: str) -> list[str]:
+    """Each breach as "path:line: what"; the folder's own name is the name of the package."""
+    top = os.path.basename(package)
+    modules: dict[str, str] = {}
+    for folder, _, names in os.walk(package):
+        for name in (n for n in names if n.endswith(".py")):
+            path = os.path.relpath(os.path.join(folder, name), package)
+            modules[path[:-3].replace(os.sep, ".").removesuffix(".__init__")] = path
+    found = []
+    for module, path in sorted(modules.items()):
+        with open(os.path.join(package, path), encoding="utf-8") as source:
+            tree = ast.parse(source.read(), path)
+        found += [f"{path}:{line}: {what}" for line, what in _breaches(top, module, tree, set(modules))]
+    return sorted(set(found))
+
+
+def _breaches(top: str, module: str, tree: ast.AST, modules: set[str]) -> Iterator[tuple[int, str]]:
+    layer, _, rest = module.partition(".")
+    stem = rest.partition(".")[0]
+    for line, name in imports(tree):
+        root, _, inner = name.partition(".")
+        if name.startswith("."):
+            yield line, "relative import"
+        elif root == top:
+            their_layer, _, their_rest = inner.partition(".")
+            theirs = their_rest.partition(".")[0]
+            if not inner or layer not in BELOW or their_layer not in {m.partition(".")[0] for m in modules}:
+                continue  # of the package itself, or a name in its __init__
+            is_sibling = their_layer == layer and layer in ("edges", "workers")
+            is_family = layer == "edges" and (theirs in COMMON or any({stem, theirs} <= family for family in FAMILIES))
+            if is_sibling and theirs and theirs != stem and not is_family:
+                yield line, f"{layer} import one another: {stem} imports {theirs}"
+            elif not is_sibling and their_layer not in BELOW[layer]:
+                yield line, f"{layer} must not import {their_layer}"
+        elif root in FOREIGN and layer != "edges":
+            yield line, f"only edges import {root}"
+        elif layer == "core" and not _is_allowed_in_core(root, stem):
+            yield line, f"core must not import {root}"
+        if name in CLOCKS and module != "edges.clock":
+            yield line, f"{name} belongs to edges/clock.py"
+    for line, name in uses(tree):
+        if name in CLOCKS and module != "edges.clock":
+            yield line, f"{name} belongs to edges/clock.py"
+        if name == "print" and layer != "cli":
+            yield line, "only cli prints"
+
+
+def _is_allowed_in_core(root: str, stem: str) -> bool:
+    return root in sys.stdlib_module_names | CORE_LIBRARIES or (root, stem) == ("tenacity", "retry")
+
+
+def test_imports_point_downwards_and_every_library_has_its_door() -> None:
+    assert broken_rules(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "what"),
+    [
+        ("core/rules.py", "from syncagent.edges import files", "core must not import edges"),
+        ("core/rules.py", "def f():\n    import syncagent.workers.upload", "core must not import workers"),
+        ("core/rules.py", "import rich", "core must not import rich"),
+        ("core/rules.py", "import tenacity", "core must not import tenacity"),
+        ("core/rules.py", "import sqlite3", "only edges import sqlite3"),
+        ("core/rules.py", "from .keys import a", "relative import"),
+        (
+            "edges/files.py",
+            "from syncagent.edges.watch import a",
+            "edges import one another: files imports watch",
+        ),
+        (
+            "edges/files.py",
+            "from syncagent.edges import watch",
+            "edges import one another: files imports watch",
+        ),
+        (
+            "edges/objects.py",
+            "from syncagent.edges.watch import a",
+            "edges import one another: objects imports watch",
+        ),
+        ("edges/files.py", "from syncagent.workers import upload", "edges must not import workers"),
+        (
+            "workers/upload.py",
+            "from syncagent.workers.prune import a",
+            "workers import one another: upload imports prune",
+        ),
+        ("workers/upload.py", "import syncagent.cli.main", "workers must not import cli"),
+        ("workers/upload.py", "from syncagent import app", "workers must not import app"),
+        ("workers/upload.py", "from botocore.config import Config", "only edges import botocore"),
+        ("cli/main.py", "import boto3", "only edges import boto3"),
+        ("app.py", "import socket", "only edges import socket"),
+        ("app.py", "import http.server", "only edges import http"),
+        ("workers/upload.py", "import time\ntime.sleep(1)", "time.sleep belongs to edges/clock.py"),
+        ("workers/upload.py", "from time import time", "time.time belongs to edges/clock.py"),
+        (
+            "edges/files.py",
+            "import datetime\ndatetime.datetime.now()",
+            "datetime.now belongs to edges/clock.py",
+        ),
+        ("edges/files.py", "print('x')", "only cli prints"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path: os.PathLike[str], path: str, source: str, what: str) -> None:
+    top = _plant(tmp_path, {path: source})
+    line = source.count("\n") + 1
+    assert broken_rules(top) == [f"{path}:{line}: {what}"]
+
+
+def test_what_is_allowed_is_not_reported(tmp_path: os.PathLike[str]) -> None:
+    top = _plant(
+        tmp_path,
+        {
+            "core/retry.py": "import re\nimport attrs\nimport tenacity\nfrom syncagent.core import keys",
+            "edges/clock.py": "import time\nfrom datetime import datetime\ntime.sleep(1)\ndatetime.now()",
+            "edges/objects.py": "import boto3\nfrom syncagent.edges import wire, clock",
+            "workers/upload.py": "import time\nfrom syncagent.edges.objects import S3Store\ntime.monotonic()",
+            "cli/main.py": "from syncagent import app\nfrom syncagent.cli import status\nprint()",
+            "app.py": "from syncagent.workers import upload, prune\nfrom syncagent.edges import watch",
+        },
+    )
+    assert broken_rules(top) == []
+
+
+def _plant(tmp_path: os.PathLike[str], files: dict[str, str]) -> str:
+    """A small package of every layer with these files in it."""
+    empty = [
+        "core/keys.py",
+        "core/rules.py",
+        "edges/wire.py",
+        "edges/watch.py",
+        "workers/upload.py",
+        "workers/prune.py",
+    ]
+    empty += ["cli/main.py", "cli/status.py", "app.py", "__init__.py"]
+    top = os.path.join(tmp_path, "syncagent")
+    for path, source in {**dict.fromkeys(empty, ""), **files}.items():
+        os.makedirs(os.path.dirname(os.path.join(top, path)), exist_ok=True)
+        with open(os.path.join(top, path), "w", encoding="utf-8") as file:
+            file.write(source)
+    return top
