@@ -1,6 +1,6 @@
 """The composition root: settings become edges, edges become workers, workers get threads.
 
-The only place that constructs edges. What it builds is torn down in reverse order by `close`.
+The only place that constructs the running agent's parts. What it builds is torn down in reverse order.
 """
 
 from __future__ import annotations
@@ -8,156 +8,39 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from syncagent import __version__
+from syncagent.assembly import (
+    BASE_LOCK,
+    STATE_LOCK,
+    Directories,
+    open_journal,
+    open_store,
+    places_of,
+    territory_of,
+)
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import Stopping, Transient
+from syncagent.core.errors import Stopping
 from syncagent.core.model import OWED, State
-from syncagent.core.places import GENERATED, Places
 from syncagent.core.settings import Carrier, SendAddress, Settings
-from syncagent.core.status import Cell, Snapshot, build
-from syncagent.core.territory import Territory
+from syncagent.docks.dock import Dock
+from syncagent.docks.meter import Meter
 from syncagent.edges import files
 from syncagent.edges.clock import Bell, Clock, Stop
+from syncagent.edges.configfiles import fingerprint, identify, load_settings
 from syncagent.edges.control import Control
 from syncagent.edges.files import Hold
-from syncagent.edges.journal import Journal
-from syncagent.edges.objects import S3Store, StoreSettings
+from syncagent.edges.objects import S3Store
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
+from syncagent.reporter import Reporter, disk_fact
 from syncagent.supervisor import Crew, Supervisor
 from syncagent.workers.intake import Intake
 from syncagent.workers.rechecker import Rechecker
-from syncagent.workers.uploader import Dock, Uploader
+from syncagent.workers.reloader import Reloader
+from syncagent.workers.uploader import Uploader
 
 logger = logging.getLogger(__name__)
-
-STATE_LOCK = "agent.lock"
-BASE_LOCK = ".syncagent.lock"
-RATE_WINDOW_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Directories:
-    """Where everything is; absolute."""
-
-    config_dir: str
-    base_dir: str
-    state_dir: str
-
-    @property
-    def data_dir(self) -> str:
-        return os.path.join(self.base_dir, GENERATED)
-
-
-def places_of(settings: Settings, directories: Directories) -> Places:
-    roots = {root for address in settings.addresses for root in address.carrier.upload.allowed_roots}
-    data_root = os.path.realpath(directories.data_dir)
-    return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)))
-
-
-def territory_of(settings: Settings, directories: Directories, places: Places) -> Territory:
-    reserved = {task.carrier.path for task in settings.tasks if task.carrier.path}
-    state = places.heard(os.path.realpath(directories.state_dir))
-    if state:
-        reserved.add(state)
-    return Territory(settings.addresses, reserved=reserved)
-
-
-def store_name(carrier: Carrier) -> str:
-    """What keys are unique within: the journal's name of the store."""
-    return f"{carrier.endpoint_url or 'aws'} {carrier.bucket_name}"
-
-
-def open_store(carrier: Carrier, clock: Clock, *, progress: Callable[[Any], None] | None = None) -> S3Store:
-    upload = carrier.upload
-    return S3Store(
-        StoreSettings(
-            bucket=carrier.bucket_name or "",
-            endpoint_url=carrier.endpoint_url,
-            region=carrier.region,
-            access_key_id=carrier.access_key_id,
-            secret_access_key=carrier.secret_access_key,
-            addressing_style=carrier.store.addressing_style,
-            connect_timeout_s=upload.connect_timeout_s,
-            stall_s=upload.stall_s,
-            max_connections=upload.workers + 1,
-            reads_back=upload.verify == "read_back",
-        ),
-        clock=clock.now,
-        progress=progress,
-    )
-
-
-def open_journal(settings: Settings, directories: Directories, clock: Clock) -> Journal:
-    """Raises: JournalBroken, Transient(DISK)."""
-    files.make_directory(directories.state_dir, mode=0o750)
-    journal = Journal(directories.state_dir, clock)
-    journal.set_stores({address.name: store_name(address.carrier) for address in settings.addresses})
-    return journal
-
-
-class Reporter:
-    """Builds the status of a running agent, or of one that is not."""
-
-    def __init__(self, *, settings: Settings, journal: Journal, clock: Clock, board: Board, pid: int | None) -> None:
-        self._settings = settings
-        self._journal = journal
-        self._clock = clock
-        self._board = board
-        self._pid = pid
-        self._started = clock.monotonic()
-        self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
-
-    def status(self, *, settling: tuple[int, int] = (0, 0)) -> dict[str, Any]:
-        """`settling`: how many files, and bytes, are not recorded because they are not finished."""
-        now = self._clock.monotonic()
-        cells = [
-            Cell(address, state, reason, tally.files, tally.bytes)
-            for (address, state, reason), tally in self._journal.tally().items()
-        ]
-        if settling[0]:
-            cells.append(Cell("", State.SETTLING, "", *settling))
-        names = [address.name for address in self._settings.addresses]
-        owed = any(cell.state in OWED for cell in cells)
-        return build(
-            Snapshot(
-                version=__version__,
-                system_id=self._settings.system.id,
-                time=self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
-                is_running=self._pid is not None,
-                pid=self._pid,
-                uptime_s=round(now - self._started, 1) if self._pid is not None else None,
-                max_unsent_s=self._settings.system.health.max_unsent_s,
-                cells=cells,
-                facts=self._board.facts(),
-                addresses=names,
-                oldest_unsent_s=self._journal.oldest_owed() if owed else None,
-                oldest_by_address={name: self._journal.oldest_owed(name) if owed else None for name in names},
-                complaints=self._board.complaints(),
-                monotonic=now,
-                rates=self._rates(now),
-                warnings=self._settings.warnings,
-            )
-        )
-
-    def _rates(self, now: float) -> dict[str, float]:
-        """Files and bytes per second over the last minute or so."""
-        sent = (now, self._board.count("sent_files"), self._board.count("sent_bytes"))
-        while len(self._samples) > 1 and self._samples[1][0] <= now - RATE_WINDOW_S:
-            self._samples.popleft()
-        if now - self._samples[-1][0] >= 1.0:
-            self._samples.append(sent)
-        first = self._samples[0]
-        span_s = max(now - first[0], 1.0)
-        return {
-            "files_per_s": round((sent[1] - first[1]) / span_s, 3),
-            "bytes_per_s": round((sent[2] - first[2]) / span_s, 1),
-        }
 
 
 class App:
@@ -184,11 +67,17 @@ class App:
         self.notifier = Notifier.from_environment()
         self.supervisor = Supervisor(stop=self.stop, board=self.board, clock=self.clock, notifier=self.notifier)
         self.reporter = Reporter(
-            settings=settings, journal=self.journal, clock=self.clock, board=self.board, pid=os.getpid()
+            settings=settings,
+            journal=self.journal,
+            clock=self.clock,
+            board=self.board,
+            pid=os.getpid(),
+            spent=lambda: [dock.meter.spent() for dock in self._docks],
         )
         self._is_once = is_once
         self._upload_bells: list[Bell] = []
         self._stores: list[S3Store] = []
+        self._docks: list[Dock] = []
         self._build()
 
     def _build(self) -> None:
@@ -220,6 +109,15 @@ class App:
         for carrier in {address.carrier.name: address.carrier for address in self.settings.addresses}.values():
             self._build_dock(carrier)
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
+        self.reloader = Reloader(
+            self.settings,
+            load=lambda: load_settings(self.directories.config_dir, identity=identify),
+            fingerprint=lambda: fingerprint(self.directories.config_dir),
+            on_settings=self._take_over,
+            board=self.board,
+        )
+        self._reload_bell = self.stop.bell()
+        self.supervisor.add(Crew(self.reloader, self._reload_bell, "uploader/reload", is_essential=False))
         self.control = Control(
             self.directories.state_dir,
             {"status": self.status, "settling": self._settling, "flights": self._flights, "poke": self._poke},
@@ -236,7 +134,17 @@ class App:
         addresses: dict[str, SendAddress] = {
             address.name: address for address in self.settings.addresses if address.carrier.name == carrier.name
         }
-        store = open_store(carrier, self.clock, progress=self._on_progress)
+        # The store asks the meter how fast it may send, and the meter asks the store what it sent.
+        meters: list[Meter] = []
+        store = open_store(carrier, self.clock, progress=self._on_progress, limit=lambda: meters[0].limit())
+        meter = Meter(
+            carrier,
+            journal=self.journal,
+            clock=self.clock,
+            totals=lambda: (store.wire_totals().sent_bytes, store.wire_totals().received_bytes),
+            skew_s=lambda: store.skew_s,
+        )
+        meters.append(meter)
         self._stores.append(store)
         dock = Dock(
             carrier=carrier,
@@ -246,9 +154,11 @@ class App:
             places=self.places,
             board=self.board,
             clock=self.clock,
+            meter=meter,
             on_look_again=self.intake.look_again,
             on_open=self._ring_uploaders,
         )
+        self._docks.append(dock)
         for number in range(1, carrier.upload.workers + 1):
             bell = self.stop.bell()
             self._upload_bells.append(bell)
@@ -257,6 +167,16 @@ class App:
             # A request may wait for the store as long as `stall_s` says, and more than one may be made in a pass.
             self.supervisor.add(Crew(worker, bell, f"uploader/{name}", max_silence_s=3600.0))
 
+    def _take_over(self, settings: Settings) -> None:
+        """The owner edited what may change in a running agent."""
+        self.settings = settings
+        self.reporter.set_settings(settings)
+        logging.getLogger().setLevel(settings.system.log_level.upper())
+        carriers = {address.carrier.name: address.carrier for address in settings.addresses}
+        for dock in self._docks:
+            dock.set_carrier(carriers[dock.carrier.name])
+        self._ring_uploaders()
+
     # -- bells --------------------------------------------------------------------------------------------------------
 
     def _ring_uploaders(self) -> None:
@@ -264,10 +184,7 @@ class App:
             bell.ring()
 
     def _is_sending(self) -> bool:
-        return any(
-            state in (State.READY, State.SENDING) and tally.files
-            for (_, state, _), tally in self.journal.tally().items()
-        )
+        return self.journal.count_of(State.READY, State.SENDING) > 0
 
     def _on_progress(self, flight: Any) -> None:
         """Called by the store while a body is on its way."""
@@ -315,7 +232,7 @@ class App:
 
     def run_once(self, timeout_s: float) -> int:
         """Settle and send what is there; 0 when nothing is left, 1 after `timeout_s` seconds without progress."""
-        last: tuple[Any, ...] = ()
+        last: tuple[int, ...] = ()
         moved_at, done = self.clock.monotonic(), False
 
         def look() -> bool:
@@ -328,29 +245,25 @@ class App:
             return done or now - moved_at >= timeout_s
 
         self._start()
-        self.supervisor.watch(look, every_s=0.05)
-        parked = sum(tally.files for (_, state, _), tally in self.journal.tally().items() if state is State.PARKED)
+        self.supervisor.watch(look, every_s=0.1)
+        parked = self.journal.count_of(State.PARKED)
         code = self._end()
         return code or (0 if done and not parked else 1)
 
     def _left(self) -> int:
-        return sum(tally.files for (_, state, _), tally in self.journal.tally().items() if state in OWED)
+        return self.journal.count_of(*OWED)
 
-    def _progress(self) -> tuple[Any, ...]:
+    def _progress(self) -> tuple[int, ...]:
         """Changes whenever a file got nearer to the bucket."""
-        states = sorted(
-            (str(state), tally.files)
-            for (_, state, _), tally in self.journal.tally().items()
-            if state in (State.CONFIRMED, State.REMOVED, State.SUPERSEDED, State.GONE, State.PARKED)
-        )
-        settled = len(self.intake.settling), self.intake.full_scans
-        return (tuple(states), settled, self.board.count("moved"))
+        ended = self.journal.count_of(State.CONFIRMED, State.REMOVED, State.SUPERSEDED, State.GONE, State.PARKED)
+        return (ended, len(self.intake.settling), self.intake.full_scans, self.board.count("moved"))
 
     def _start(self) -> None:
         recovered = self.journal.recover()
         if recovered:
             logger.info("recovered rows=%d", recovered)
         self.supervisor.catch_signals()
+        self.supervisor.on_hangup(self._reload_bell.ring)
         self.intake.open()
         self.control.open()
         self.supervisor.serve("control", self.control.serve)
@@ -363,6 +276,8 @@ class App:
         for store in self._stores:
             store.close()
         if not survivors:
+            for dock in self._docks:
+                dock.meter.account(is_last=True)
             self.journal.close()
         self._release()
         return self.supervisor.exit_code
@@ -370,21 +285,3 @@ class App:
     def _release(self) -> None:
         for hold in reversed(self._holds):
             hold.release()
-
-
-def is_running(directories: Directories) -> int | None:
-    """PID of the agent that runs on this state directory."""
-    return files.is_held(os.path.join(directories.state_dir, STATE_LOCK))
-
-
-def disk_fact(directories: Directories) -> Fact:
-    """How full the disk under the data is."""
-    try:
-        free, total, inodes = files.space_of(directories.data_dir)
-    except Transient as error:
-        return Fact(False, "away", str(error))
-    percent = 100.0 * free / total if total else 100.0
-    more = {"free_bytes": free, "free_percent": round(percent, 1), "free_inodes_percent": round(inodes, 1)}
-    if free == 0 or inodes == 0:
-        return Fact(False, "full", "no space left: recording stops", more)
-    return Fact(True, "ok", "", more)

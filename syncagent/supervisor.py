@@ -1,11 +1,12 @@
 """Named threads: their loops, their crashes, their end.
 
 Owns every thread of the agent. A worker is a name and a pass; loop, waiting, heartbeat and crash policy are here.
-The signal handler sets `Stop` and nothing else; everything then ends under one deadline.
+The signal handler has `Stop` set and does nothing else; everything then ends under one deadline.
 """
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
@@ -65,6 +66,7 @@ class Supervisor:
         self._crew: list[Crew] = []
         self._servers: list[threading.Thread] = []
         self.exit_code = 0
+        self._was_asked = False  # by a signal
 
     def add(self, crew: Crew) -> None:
         self._crew.append(crew)
@@ -75,10 +77,17 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
+    def on_hangup(self, ring: Callable[[], None]) -> None:
+        """What SIGHUP asks for: to look at the configuration. Called in a thread of its own, as `Stop` is set."""
+        signal.signal(signal.SIGHUP, lambda _number, _frame: _thread.start_new_thread(ring, ()))
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self.stop.is_set():
+        if self._was_asked:
             os._exit(128 + number)
-        self.stop.set()
+        self._was_asked = True
+        # Not from here: the handler may have interrupted this very thread inside `Stop.wait`, whose lock it would
+        # then wait for without end. This call takes no lock; `threading.Thread` would take several.
+        _thread.start_new_thread(self.stop.set, ())
 
     def serve(self, name: str, target: Callable[[], None]) -> None:
         """Run a server's own loop in a named thread; whoever opened it closes it."""

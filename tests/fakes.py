@@ -189,7 +189,15 @@ class MemoryStore:
 
         return self._call("list_parts", key, act)
 
-    def complete(self, key: str, *, upload_id: str, parts: Sequence[Part], only_if_absent: bool = False) -> str:
+    def complete(
+        self,
+        key: str,
+        *,
+        upload_id: str,
+        parts: Sequence[Part],
+        only_if_absent: bool = False,
+        digest: Digest | None = None,
+    ) -> str:
         def act() -> str:
             upload = self._upload(key, upload_id)
             if only_if_absent and key in self.objects:

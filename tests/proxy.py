@@ -276,10 +276,10 @@ class Proxy:
         # A black hole may have opened meanwhile: what is in hand waits as well.
         while self._rule.mode == "black_hole" and connection.outcome == "open" and not self._stopped.wait(TICK_S):
             pass
-        self._send(connection, sink, data)
         if way == "down":
-            with self._lock:
+            with self._lock:  # before it leaves, so that a client that has its answer finds it counted
                 connection.down_bytes += len(data)
+        self._send(connection, sink, data)
 
     def _send(self, connection: Connection, sink: socket.socket, data: bytes) -> None:
         view = memoryview(data)

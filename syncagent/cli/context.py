@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from syncagent.app import Directories, is_running, open_journal, places_of
+from syncagent.assembly import Directories, is_running, open_journal, places_of
 from syncagent.core.errors import ConfigError, SyncagentError
 from syncagent.core.places import Places
 from syncagent.core.settings import Settings

@@ -36,9 +36,13 @@ def ls(context: Context, states: tuple[str, ...], as_json: bool) -> None:
     settings = context.settings()
     journal = context.journal(settings)
     try:
-        rows = [row_json(row) for row in journal.listing([State(state) for state in states])]
+        wanted = {State(state) for state in states} | ({State.READY} if State.SENDING in states else set())
+        rows = [row_json(row) for row in journal.listing(sorted(wanted))]
     finally:
         journal.close()
+    _mark_flights(context, rows)
+    if states:
+        rows = [row for row in rows if row["state"] in states]
     if not states or State.SETTLING in states:
         rows += _settling(context, {str(row["path"]) for row in rows if row["state"] == State.SETTLING})
     if as_json:
@@ -52,6 +56,15 @@ def ls(context: Context, states: tuple[str, ...], as_json: bool) -> None:
     if not rows:
         click.echo("nothing", err=True)
         sys.exit(0)
+
+
+def _mark_flights(context: Context, rows: list[dict[str, object]]) -> None:
+    """The journal makes no note of a single request on its way; the agent knows."""
+    flights = ask(context.state_dir, "flights")
+    on_its_way = {(flight["path"], flight["address"]) for flight in (flights if isinstance(flights, list) else [])}
+    for row in rows:
+        if row["state"] == State.READY and (row["path"], row["address"]) in on_its_way:
+            row["state"] = str(State.SENDING)
 
 
 def _settling(context: Context, known: set[str]) -> list[dict[str, object]]:

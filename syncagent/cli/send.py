@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from syncagent.cli.context import Context, fail, say
 from syncagent.core.errors import Refused
-from syncagent.core.keys import check_key
+from syncagent.core.keys import check_cloud_path
 from syncagent.core.model import State
 from syncagent.core.places import GENERATED, Places
 from syncagent.core.settings import SendAddress, Settings
@@ -87,7 +87,7 @@ def send(context: Context, files: tuple[str, ...], address: str | None, cloud_pa
         if len(files) != 1:
             raise click.UsageError("--cloud-path names one object, so it takes one FILE")
         try:
-            check_key(cloud_path)
+            check_cloud_path(cloud_path)
         except Refused as error:
             fail(str(error))
     places = context.places(settings)

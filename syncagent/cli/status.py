@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from syncagent.app import Reporter, disk_fact
 from syncagent.cli.context import EXIT_NOT_RUNNING, Context, age_words, print_json, size_words
 from syncagent.core.board import Board
 from syncagent.core.settings import Settings
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
+from syncagent.reporter import Reporter, disk_fact
 
 WATCH_EVERY_S = 1.0
 _COLOURS = {"ok": "green", "degraded": "yellow", "broken": "red", "stopped": "red"}

@@ -43,7 +43,9 @@ class Flight:
     path: str
     address: str
     size_bytes: int
-    sent_bytes: int
+    sent_bytes: int = 0
+    before_bytes: int = 0  # of it, what earlier requests brought there
+    is_recorded: bool = False  # the journal says SENDING, too; otherwise it still says READY
 
 
 #: How many complaints are kept; a status page is not a log.
@@ -111,11 +113,13 @@ class Board:
                 self._flights[worker] = flight
 
     def move_flight(self, worker: str, sent_bytes: int) -> None:
-        """How much of what a worker sends has arrived."""
+        """How much of a worker's request in flight has arrived."""
         with self._lock:
             flight = self._flights.get(worker)
-            if flight is not None and sent_bytes != flight.sent_bytes:
-                self._flights[worker] = replace(flight, sent_bytes=sent_bytes)
+            if flight is not None and flight.before_bytes + sent_bytes != flight.sent_bytes:
+                self._flights[worker] = replace(flight, sent_bytes=flight.before_bytes + sent_bytes)
+                # A large file on a slow link is hours of one pass: bytes that arrive are its progress.
+                self._beats[worker] = self._monotonic()
                 self._counts["moved"] = self._counts.get("moved", 0) + 1
 
     def flights(self) -> list[Flight]:

@@ -21,6 +21,7 @@ _BRACED = re.compile(r"\{([^{}]*)\}")
 _LOOKS_ESCAPED = re.compile(r"%(?=[0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can say any of them, UTF-8 none
 
 
 class KeyTooLong(Refused):
@@ -38,17 +39,32 @@ def escape(name: str) -> str:
 
 
 def check_key(key: str) -> str:
-    """The key itself when S3 and file-backed stores can hold it.
+    """The key itself when S3 and file-backed stores can hold it. It may hold the %XX that `escape` writes.
 
     Raises: KeyTooLong; Refused for an empty, "." or ".." segment and for characters that no key may hold.
     """
     if any(segment in ("", ".", "..") for segment in key.split("/")):
         raise Refused(f'the key {key!r} has an empty, "." or ".." segment')
-    if escape(key) != key:
-        raise Refused(f"the key {key!r} holds control characters, bytes that are not UTF-8, or a %XX escape")
+    if _CONTROL.search(key) or _SURROGATE.search(key):
+        raise Refused(f"the key {key!r} holds control characters or bytes that are not UTF-8")
     if len(key.encode()) > MAX_KEY_BYTES:
         raise KeyTooLong("key too long")
     return key
+
+
+def check_cloud_path(key: str) -> str:
+    """A key that a person or a message asked for: `check_key`, and no %XX, which would name another file's escape."""
+    if _LOOKS_ESCAPED.search(key):
+        raise Refused(f"the key {key!r} holds a %XX escape")
+    return check_key(key)
+
+
+def time_of(mtime_ns: int) -> datetime:
+    """The mtime in UTC, whole seconds. What a file system can hold and no calendar becomes its first or last day."""
+    try:
+        return datetime.fromtimestamp(mtime_ns // 1_000_000_000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime(9999, 12, 31, tzinfo=UTC) if mtime_ns > 0 else datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +84,7 @@ class Naming:
         relative = escape(self.relative_path)
         if not self.default_cloud_path:
             return check_key("/".join(part for part in (self.path, self.sub_path, relative) if part))
-        when = self.message_time or datetime.fromtimestamp(self.mtime_ns // 1_000_000_000, UTC)
-        when = when.astimezone(UTC)
+        when = (self.message_time or time_of(self.mtime_ns)).astimezone(UTC)
         values = {
             "file_name": relative.rpartition("/")[2],
             "relative_path": relative,

@@ -51,9 +51,10 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.REMOVED: frozenset({State.CONFIRMED}),  # a disk that was away came back
     State.WAITING: frozenset({State.READY, State.PARKED, State.SUPERSEDED, State.GONE, State.LOST}),
     State.PARKED: frozenset({State.READY, State.SUPERSEDED, State.GONE}),
-    State.SUPERSEDED: frozenset({State.READY}),  # the old bytes came back under the old name
-    State.GONE: frozenset({State.READY}),
-    State.LOST: frozenset(),
+    # REMOVED: a request was on its way when a later version came, or the file went, and the store took it after all.
+    State.SUPERSEDED: frozenset({State.READY, State.REMOVED}),  # READY: the old bytes came back under the old name
+    State.GONE: frozenset({State.READY, State.REMOVED}),
+    State.LOST: frozenset({State.REMOVED}),
 }
 
 #: States whose bytes are still owed to the bucket.

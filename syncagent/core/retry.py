@@ -57,7 +57,8 @@ class Verdict:
 def backoff_s(attempts: int, *, least_s: float, most_s: float) -> float:
     """Seconds before attempt `attempts` + 1: doubling from `least_s`, at most `most_s`, up to a fifth of jitter."""
     state = RetryCallState(Retrying(), None, (), {})
-    state.attempt_number = max(1, attempts)
+    # Bounded first: a device that waits for months would raise 2 to a power that no float holds.
+    state.attempt_number = min(max(1, attempts), 64)
     wait_s = float(wait_exponential(multiplier=least_s, max=most_s)(state))
     return min(most_s, wait_s + float(wait_random(0, wait_s / 5)(state)))
 
@@ -82,6 +83,12 @@ def verdict(error: SyncagentError, attempts: int, *, least_s: float, most_s: flo
             return Verdict(Do.DEFER, error.trouble.value, wait_s)
         return Verdict(Do.DEFER, f"{error.trouble.value}: {error}", wait_s)
     return Verdict(Do.DEFER, f"{type(error).__name__}: {error}", wait_s)
+
+
+def _asked_wait_s(error: Transient | Blocked) -> float:
+    """What the store asked for, as far as it may hold up everything: one request each half minute throttles nobody."""
+    wait_s = error.retry_after_s if isinstance(error, Transient) else None
+    return min(REFUSED_WAIT_S, wait_s) if wait_s is not None and wait_s > 0 else 0.0
 
 
 class Gate:
@@ -131,9 +138,14 @@ class Gate:
 
     def failed(self, error: Transient | Blocked, now: float) -> bool:
         """A request failed in a way that may be everybody's. True when that closed the gate."""
+        was_open = self.trouble is None
+        if not was_open and now < self._ask_at:
+            # On its way since before the gate closed. That all workers met the same trouble is one piece of news:
+            # counted each, they would make the first wait as long as the sixth.
+            self._ask_at = max(self._ask_at, now + _asked_wait_s(error))
+            return False
         self._is_asking = False
         self._failures += 1
-        was_open = self.trouble is None
         one_is_enough = error.trouble in EVERYBODYS or (
             error.trouble is Trouble.LINK and now - self._passed_at > FRESH_S
         )
@@ -146,7 +158,5 @@ class Gate:
         self._closed_waits += 1
         most_s = LINK_WAIT_S if error.trouble in SHARED else REFUSED_WAIT_S
         wait_s = backoff_s(self._closed_waits, least_s=1.0, most_s=most_s)
-        if isinstance(error, Transient) and error.retry_after_s is not None:
-            wait_s = max(wait_s, error.retry_after_s)
-        self._ask_at = now + wait_s
+        self._ask_at = now + max(wait_s, _asked_wait_s(error))
         return was_open

@@ -19,7 +19,10 @@ QUIET_WITHOUT_LEASE = 5
 LEAST_QUIET_WITHOUT_LEASE_S = 1.0
 #: A file that a writer keeps open is looked at this often; its close event, where there are events, is faster.
 BUSY_LOOK_S = 0.25
-LONGEST_BUSY_LOOK_S = 1.0
+#: Between two looks at a file on an idle agent: a change that no event told must not cost a second quiet time.
+LONGEST_LOOK_S = 1.0
+#: Beyond this many files the looks are spaced out, so that they never take all of a small processor.
+LOOKS_PER_S = 1_000
 
 
 class Writers(Enum):
@@ -70,12 +73,16 @@ class Settling:
     def room(self) -> int:
         return self.limit - len(self._entries)
 
+    @property
+    def _longest_look_s(self) -> float:
+        return max(LONGEST_LOOK_S, len(self._entries) / LOOKS_PER_S)
+
     def items(self) -> list[tuple[str, Entry]]:
         """A copy, for whoever shows what is settling."""
         return list(self._entries.items())
 
     def size_bytes(self) -> int:
-        return sum(entry.facts.size_bytes for entry in self._entries.values())
+        return sum(entry.facts.size_bytes for entry in list(self._entries.values()))
 
     def see(
         self, path: str, facts: Facts, *, now: float, settle_s: float, max_unsettled_s: float | None = None
@@ -86,7 +93,8 @@ class Settling:
             if self.room <= 0:
                 self.refused += 1
                 return False
-            entry = Entry(facts, settle_s, max_unsettled_s, first=now, since=now, look_at=now + settle_s)
+            look_at = now + min(settle_s, self._longest_look_s)
+            entry = Entry(facts, settle_s, max_unsettled_s, first=now, since=now, look_at=look_at)
             self._entries[path] = entry
             heapq.heappush(self._due, (entry.look_at, path))
             return True
@@ -130,14 +138,15 @@ class Settling:
         quiet_s = entry.settle_s
         if writers is Writers.UNKNOWN:
             quiet_s = max(QUIET_WITHOUT_LEASE * quiet_s, LEAST_QUIET_WITHOUT_LEASE_S)
-        if writers is not Writers.SOME and now - entry.since >= quiet_s:
+        # Summed as the looks are planned, so that the look at the end of the quiet time is not a hair too early.
+        if writers is not Writers.SOME and now >= entry.since + quiet_s:
             self.forget(path)
             return Verdict.FINISHED
         if writers is Writers.SOME:
             entry.looks += 1
-            wait_s = min(BUSY_LOOK_S * entry.looks, LONGEST_BUSY_LOOK_S)
+            wait_s = max(min(BUSY_LOOK_S * entry.looks, LONGEST_LOOK_S), len(self._entries) / LOOKS_PER_S)
         else:
-            wait_s = max(0.01, entry.since + quiet_s - now)
+            wait_s = min(max(0.01, entry.since + quiet_s - now), self._longest_look_s)
         verdict = Verdict.NOT_YET
         if entry.max_unsettled_s is not None:
             if now - entry.first >= entry.max_unsettled_s:

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from syncagent.core.errors import Blocked, KeyTaken, Refused, SyncagentError, Transient, Trouble, UploadGone
+from syncagent.core.skew import WRONG_S
 from syncagent.edges.signing import parse_date
 
-#: S3 refuses a signature that is 15 minutes off; from a third of that on we name the clock, not the key.
-SKEW_S = 300.0
 LONGEST_RETRY_AFTER_S = 86400.0
 
 _CODE = re.compile(rb"<Code>\s*([A-Za-z0-9._-]{1,80})\s*</Code>")
 _MESSAGE = re.compile(rb"<Message>([^<]{0,500})</Message>")
+_OF_TIME = re.compile(rb"expire|request time|skew|clock", re.IGNORECASE)
 _REGION = re.compile(rb"<Region>\s*([a-z0-9-]{1,40})\s*</Region>")
 _ROOT = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>)?\s*<(?:[A-Za-z0-9]+:)?([A-Za-z0-9]+)")
 
@@ -68,8 +68,22 @@ _DAMAGED = frozenset(
 _UPLOAD_GONE = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder"})
 _REFUSED_STATUS = frozenset({400, 404, 405, 411, 413, 414, 416})
 
+#: The store wants the bucket's name at the other place of its address.
+_MISADDRESSED = frozenset({"PathStyleDomainForbidden", "SecondLevelDomainForbidden"})
+_NOT_OFFERED = frozenset({"NotImplemented", "XNotImplemented"})
+#: Headers that S3 stores give and others do not. rclone gives none: there only its XML tells.
+_MARKS = ("x-amz-request-id", "x-amz-id-2", "x-amzn-requestid")
+
 KEYS_REMEDY = "check access_key_id and secret_access_key, and that the key is still active"
 BUCKET_REMEDY = "check bucket_name, region and endpoint_url of the carrier"
+
+
+class NotOffered(Transient):
+    """The store says that it has no such operation, or knows no such header."""
+
+
+class Misaddressed(Blocked):
+    """The store wants to be addressed in the other style: its name, or the path, must hold the bucket's."""
 
 
 @dataclass(slots=True)
@@ -87,6 +101,12 @@ class Answer:
         """The ETag without its quotes; empty where there is none."""
         return self.headers.get("etag", "").strip().removeprefix("W/").strip('"')
 
+    def drop(self) -> None:
+        """End it without reading what is left."""
+        close = getattr(self.chunks, "close", None)
+        if close is not None:
+            close()
+
     @property
     def root(self) -> str:
         """The name of the XML document's root element; empty where there is no document."""
@@ -98,6 +118,24 @@ class Answer:
         """The error code of an S3 error document; empty where there is none."""
         match = _CODE.search(self.body[:65536]) if self.root == "Error" else None
         return match.group(1).decode("ascii") if match else ""
+
+
+def is_from_a_store(answer: Answer) -> bool:
+    """Whether an answer looks like S3's own, so that its Date is the store's; a portal has a Date, too.
+
+    What a cache kept says when it was made, and not what time it is.
+    """
+    if "age" in answer.headers:
+        return False
+    return any(name in answer.headers for name in _MARKS) or bool(answer.code)
+
+
+def is_refused_for_its_time(answer: Answer) -> bool:
+    """Whether another time in the signature could turn this answer into a success."""
+    if 200 <= answer.status < 300:
+        return False
+    error = trouble_with(answer)
+    return isinstance(error, Transient) and error.trouble is Trouble.CLOCK
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -124,6 +162,8 @@ def trouble_with(answer: Answer, *, is_conditional: bool = False) -> SyncagentEr
     wait_s = retry_after_s(answer.headers)
     if status == 429 or code in _THROTTLED or (status == 503 and wait_s is not None):
         return Transient(what, trouble=Trouble.THROTTLED, retry_after_s=wait_s)
+    if status == 501 or code in _NOT_OFFERED:
+        return NotOffered(what, trouble=Trouble.STORE)
     if status >= 500:
         return Transient(what, trouble=Trouble.STORE, retry_after_s=wait_s)
     blocked = _blocked(answer, what)
@@ -143,27 +183,32 @@ def trouble_with(answer: Answer, *, is_conditional: bool = False) -> SyncagentEr
 def _blocked(answer: Answer, what: str) -> SyncagentError | None:
     """Answers about our clock, our key, our rights or the bucket."""
     status, code, skew_s = answer.status, answer.code, answer.skew_s
-    if code in _CLOCK or (status == 403 and abs(skew_s) > SKEW_S and _may_be_the_clock(answer)):
+    if code in _CLOCK or (status in (400, 403) and abs(skew_s) > WRONG_S and _may_be_the_clock(answer)):
         off = f"; our clock is {abs(skew_s):.0f} s {'behind' if skew_s > 0 else 'ahead'}" if skew_s else ""
         return Transient(what + off, trouble=Trouble.CLOCK)
     region = _REGION.search(answer.body[:65536]) if code == "AuthorizationHeaderMalformed" else None
     named_region = region.group(1).decode("ascii") if region else answer.headers.get("x-amz-bucket-region", "")
+    if code in _MISADDRESSED:
+        return Misaddressed(what, trouble=Trouble.BUCKET, remedy="set store.addressing_style of the carrier")
     if region or code in _BUCKET or (status in (301, 400) and not code and named_region):
         remedy = f"set region of the carrier to {named_region}" if named_region else BUCKET_REMEDY
         return Blocked(what, trouble=Trouble.BUCKET, remedy=remedy)
     if status == 401 or code in _CREDENTIALS:
         return Blocked(what, trouble=Trouble.CREDENTIALS, remedy=KEYS_REMEDY)
-    if status == 403:
+    if status == 403 or code == "AccessDenied":
         return Blocked(what, trouble=Trouble.FORBIDDEN, remedy="allow this key prefix to the agent's access key")
     return None
 
 
 def _may_be_the_clock(answer: Answer) -> bool:
-    """Whether a 403 could mean a wrong time: a refused HEAD has no body, some stores say "signature"."""
+    """Whether a 400 or 403 could mean a wrong time: a refused HEAD has no body, some stores say "signature".
+
+    rclone says AccessDenied, with 400, to a clock that is behind, and means the time: its message tells.
+    """
     if answer.code == "AccessDenied":
         message = _MESSAGE.search(answer.body[:65536])
-        return message is not None and b"expire" in message.group(1).lower()
-    return answer.code in ("", "SignatureDoesNotMatch", "ExpiredToken")
+        return message is not None and _OF_TIME.search(message.group(1)) is not None
+    return (not answer.body and not answer.code) or answer.code in ("SignatureDoesNotMatch", "ExpiredToken")
 
 
 def check(answer: Answer, *, is_conditional: bool = False, root: str | None = None) -> None:

@@ -9,6 +9,7 @@ It is imported and built at first use: that costs seconds on a small board. Leav
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from syncagent.core.errors import Blocked, Transient, Trouble, UploadGone
 from syncagent.core.model import ObjectFacts, Part
 from syncagent.edges.answers import BUCKET_REMEDY, Answer
+from syncagent.edges.connection import Flight
 from syncagent.edges.sender import Sender, sha256_hex
 
 READ_BYTES = 256 * 1024
@@ -185,6 +187,11 @@ class Bucket:
                 etag = str(item.get("ETag", "")).strip('"')
                 yield ObjectFacts(str(item["Key"]), int(item["Size"]), etag)
 
+    def begin_list(self, prefix: str) -> Iterator[ObjectFacts]:
+        """The same, once the request for its first page has succeeded."""
+        objects = self.list(prefix)
+        return itertools.chain(list(itertools.islice(objects, 1)), objects)
+
     def _pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         with _translated():
             pages = iter(self._client().get_paginator(operation).paginate(Bucket=self._name, **arguments))
@@ -227,6 +234,7 @@ class Bucket:
             headers=headers,
             sha256_hex=sha256_hex(body),
             chunks=(lambda: iter((body,))) if body else None,
+            flight=Flight("", len(body)),
             # An upload that is created twice, or completed twice, leaves an orphan or an error behind.
             may_repeat=request.method != "POST",
             is_streamed=bool(request.stream_output),

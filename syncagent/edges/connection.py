@@ -9,32 +9,47 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import select
 import socket
 import ssl
 import struct
 import termios
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from syncagent.core.errors import Transient, Trouble
+from syncagent.core.meter import Grant, Meter
 from syncagent.edges.reading import AnswerReader
 
 _TICK_S = 1.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
-# Linux's struct tcp_info: tcpi_bytes_received and tcpi_bytes_sent (retransmissions included; since 4.19).
-_TCP_RECEIVED_AT, _TCP_SENT_AT, _TCP_INFO_BYTES = 128, 200, 208
+#: While the meter holds a request back, the caller's progress is called this often.
+_METER_TICK_S = 0.5
+
+# Linux's struct tcp_info (since 4.19): the state, and tcpi_bytes_received, tcpi_bytes_sent, tcpi_bytes_retrans.
+_TCP_RECEIVED_AT, _TCP_SENT_AT, _TCP_RESENT_AT, _TCP_INFO_BYTES = 128, 200, 208, 216
+#: States of a connection whose other side has closed: TCP counts its FIN as a byte that was received.
+_HAS_FIN = frozenset({6, 8, 9, 11})  # TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING
 
 
 @dataclass(slots=True)
 class Flight:
-    """One request on its way: what the kernel took of its body, and what the other side acknowledged."""
+    """One request on its way: what the kernel took of its body, and what the other side acknowledged.
+
+    `key` is empty for requests that carry no part of a file.
+    """
 
     key: str
     size_bytes: int
     handed_bytes: int = 0
     acknowledged_bytes: int = 0
+
+    def restart(self) -> None:
+        """The body goes again from its beginning."""
+        self.handed_bytes = self.acknowledged_bytes = 0
 
 
 #: Called in the sending thread when a Flight moved, and at least once a second while it waits. What it raises
@@ -55,17 +70,64 @@ class Place:
         return f"{self.host}:{self.port}"
 
 
+class Traffic:
+    """Counts the bytes of one TCP connection, headers, TLS and handshakes included.
+
+    What TCP itself had to send again is left out: so the count is what a server could have received.
+    """
+
+    def __init__(self) -> None:
+        self._counted = (0, 0)
+
+    def count(self, sock: socket.socket | ssl.SSLSocket) -> tuple[int, int]:
+        """Bytes sent and received since the last count; none where the kernel does not say."""
+        sent, received = self._counted
+        with contextlib.suppress(OSError):
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            if len(info) >= _TCP_INFO_BYTES:
+                once, again = struct.unpack_from("QQ", info, _TCP_SENT_AT)
+                sent = max(sent, once - again)
+                received = max(received, struct.unpack_from("Q", info, _TCP_RECEIVED_AT)[0] - (info[0] in _HAS_FIN))
+        news = (sent - self._counted[0], received - self._counted[1])
+        self._counted = (sent, received)
+        return news
+
+
+class Pace:
+    """The meter of all connections of one store. `limit` is asked at each piece: it may change at any time."""
+
+    def __init__(self, limit: Callable[[], int | None]) -> None:
+        self._limit = limit
+        self._meter = Meter()
+        self._lock = threading.Lock()
+
+    def ask(self, wanted_bytes: int) -> Grant:
+        """What may go now."""
+        rate = self._limit()
+        with self._lock:
+            return self._meter.ask(wanted_bytes, rate=rate, now_s=time.monotonic())
+
+
 class Connection:
     """One connected socket, in the hands of one thread at a time."""
 
-    def __init__(self, sock: socket.socket | ssl.SSLSocket, place: Place, *, stall_s: float) -> None:
+    def __init__(
+        self,
+        sock: socket.socket | ssl.SSLSocket,
+        place: Place,
+        *,
+        stall_s: float,
+        traffic: Traffic,
+        pace: Pace | None = None,
+    ) -> None:
         self.place = place
         self.is_reused = False
         self.idle_since = 0.0
         self._sock = sock
         self._stall_s = stall_s
-        self._counted = (0, 0)
-        self._own_count = [0, 0]
+        self._traffic = traffic
+        self._pace = pace
+        self._handed_bytes = 0
         self._acked_bytes = 0
         self._moved_at = 0.0
         self._flight: Flight | None = None
@@ -77,7 +139,7 @@ class Connection:
         """Start watching one request."""
         self._flight, self._sink = flight, sink
         self._moved_at = time.monotonic()
-        self._before_body_bytes = self._own_count[0]
+        self._before_body_bytes = self._handed_bytes
 
     def end(self, *, is_answered: bool) -> None:
         """Stop watching; an answer acknowledges whatever was handed over."""
@@ -116,21 +178,49 @@ class Connection:
             if must_look and self._take_early(reader):
                 return False
             must_look = True
-            try:
-                taken = self._sock.send(view)
-            except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                self.tick()
-                continue
-            except OSError:
-                # The server may have said why before it hung up; the reader finds out.
+            granted_bytes = self._await_meter(len(view), reader)
+            if not granted_bytes:
                 return False
-            view = view[taken:]
-            self._own_count[0] += taken
-            if self._flight is not None:
-                self._flight.handed_bytes += max(0, taken - head_left)
-            head_left = max(0, head_left - taken)
-            self._look()
+            piece, view = view[:granted_bytes], view[granted_bytes:]
+            # To its end: TLS wants the same bytes again after it could not send them at once.
+            while piece:
+                try:
+                    taken = self._sock.send(piece)
+                except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    self.tick()
+                    if self._take_early(reader):
+                        return False
+                    continue
+                except OSError:
+                    # The server may have said why before it hung up; the reader finds out.
+                    return False
+                piece = piece[taken:]
+                self._handed_bytes += taken
+                if self._flight is not None:
+                    self._flight.handed_bytes += max(0, taken - head_left)
+                head_left = max(0, head_left - taken)
+                self._look()
         return True
+
+    def _await_meter(self, wanted_bytes: int, reader: AnswerReader) -> int:
+        """How much may go now; waits until something may. 0: the server answered meanwhile."""
+        if self._pace is None:
+            return wanted_bytes
+        while True:
+            grant = self._pace.ask(wanted_bytes)
+            if grant.size_bytes:
+                return grant.size_bytes
+            started_at = time.monotonic()
+            poll = select.poll()
+            poll.register(self._sock, select.POLLIN)
+            is_news = bool(poll.poll(max(1.0, min(grant.wait_s, _METER_TICK_S) * 1000)))
+            self._look()
+            # Our own meter is not the link's silence.
+            self.waited(time.monotonic() - started_at)
+            if self._sink is not None and self._flight is not None:
+                self._sink(self._flight)
+            if is_news and self._take_early(reader):
+                return 0
 
     def _take_early(self, reader: AnswerReader) -> bool:
         """Whether the server answers (or hung up) while we still send. TLS tickets are no answer."""
@@ -144,7 +234,6 @@ class Connection:
         finally:
             with contextlib.suppress(OSError):
                 self._sock.settimeout(min(_TICK_S, self._stall_s / 4))
-        self._own_count[1] += len(data)
         return reader.feed(data) or not data
 
     def receive(self) -> bytes:
@@ -157,7 +246,6 @@ class Connection:
                 continue
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 return b""
-            self._own_count[1] += len(data)
             self._moved_at = time.monotonic()
             return data
 
@@ -179,7 +267,7 @@ class Connection:
             queued = struct.unpack("i", fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
         except OSError:
             return  # a socket that was reset; the next read says so
-        acked_bytes = self._own_count[0] - queued
+        acked_bytes = self._handed_bytes - queued
         if acked_bytes > self._acked_bytes:
             self._acked_bytes = acked_bytes
             self._moved_at = time.monotonic()
@@ -192,16 +280,8 @@ class Connection:
                         self._sink(flight)
 
     def count(self) -> tuple[int, int]:
-        """Bytes sent and received since the last count, as TCP counts them where the kernel says so."""
-        sent, received = self._own_count
-        with contextlib.suppress(OSError):
-            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-            if len(info) >= _TCP_INFO_BYTES:
-                sent = struct.unpack_from("Q", info, _TCP_SENT_AT)[0]
-                received = struct.unpack_from("Q", info, _TCP_RECEIVED_AT)[0]
-        news = (max(0, sent - self._counted[0]), max(0, received - self._counted[1]))
-        self._counted = (max(sent, self._counted[0]), max(received, self._counted[1]))
-        return news
+        """Bytes sent and received since the last count."""
+        return self._traffic.count(self._sock)
 
     def drop(self) -> None:
         """Close with a reset: what still lies in the kernel's queue is not sent any more."""

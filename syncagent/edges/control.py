@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -56,6 +57,7 @@ class Control:
         self._state_dir = state_dir
         self._answers = answers
         self._sock: socket.socket | None = None
+        self._closed = threading.Event()
 
     def open(self) -> None:
         """Raises OSError; the caller holds the state directory's lock, so an old socket is a dead one's."""
@@ -74,8 +76,12 @@ class Control:
         while True:
             try:
                 peer, _ = sock.accept()
-            except OSError:
-                return  # closed
+            except OSError as error:
+                if self._closed.wait(1.0):
+                    return
+                # Such as too many open files: the next question may be luckier.
+                logger.warning("cannot take a question reason=%s", error)
+                continue
             with peer:
                 try:
                     self._answer(peer)
@@ -94,6 +100,7 @@ class Control:
         peer.sendall(json.dumps(answer).encode() + b"\n")
 
     def close(self) -> None:
+        self._closed.set()
         if self._sock is not None:
             # shutdown wakes the accept in the other thread; close alone does not.
             with contextlib.suppress(OSError):

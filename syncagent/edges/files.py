@@ -87,6 +87,8 @@ def _directory(root: str, path: str) -> Iterator[int]:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in path.split("/") if path else ():
+            if part in ("", ".", ".."):
+                raise FileNotFoundError(errno.ENOENT, "not a name below the root", path)
             inner = os.open(part, _DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = inner
@@ -223,7 +225,7 @@ class PinnedFile:
     def __init__(self, fd: int, facts: Facts, *, unsettled: bool = False) -> None:
         self._fd = fd
         self.facts = facts
-        #: Sent while still written (`max_unsettled_s`): its first `size_bytes` bytes are the version, growth is no change.
+        #: Sent while still written (`max_unsettled_s`): its first `size_bytes` bytes are the version, growth is none.
         self.unsettled = unsettled
 
     @classmethod
@@ -322,9 +324,10 @@ class Stretch:
 
 
 class Content:
-    """Bytes in memory as a rewindable body."""
+    """Bytes in memory as a rewindable body; `digest` is theirs, so that nobody need hash them again."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, digest: Digest | None = None) -> None:
+        self.digest = digest
         self._content = content
         self.size_bytes = len(content)
         self._at = 0
@@ -391,7 +394,7 @@ def make_directory(path: str, *, mode: int = 0o775) -> None:
 
 
 def space_of(path: str) -> tuple[int, int, float]:
-    """(free bytes for us, total bytes, free inodes in percent) of the file system of `path`. Raises: Transient(DISK)."""
+    """(free bytes, total bytes, free inodes in percent) of the file system of `path`. Raises: Transient(DISK)."""
     try:
         figures = os.statvfs(path)
     except OSError as error:

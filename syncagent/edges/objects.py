@@ -9,16 +9,15 @@ was idle. Everything raised is of core/errors.py. Leaves to others: when to try 
 from __future__ import annotations
 
 import base64
-import hashlib
-import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble
+from syncagent.core.errors import Blocked, Refused, Transient, Trouble
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import (
     StoreProfile,
@@ -28,72 +27,35 @@ from syncagent.core.proof import (
     judge_part,
     judge_put,
 )
-from syncagent.edges.payload import Body, BytesBody, object_headers, quote_key, verified_chunks
+from syncagent.edges.connection import Flight, ProgressSink
+from syncagent.edges.orders import ObjectStore, PutRequest, StoreSettings
+from syncagent.edges.payload import (
+    Body,
+    BytesBody,
+    object_headers,
+    quote_key,
+    verified_chunks,
+    verify_copy,
+)
+from syncagent.edges.synchrony import is_synchronised
 
 if TYPE_CHECKING:
     from syncagent.edges.answers import Answer
     from syncagent.edges.bucket import Bucket
-    from syncagent.edges.connection import Flight, ProgressSink
     from syncagent.edges.wire import WireTotals
 
 __all__ = ["Body", "ObjectStore", "PutRequest", "S3Store", "StoreSettings"]
 
 
-#: What a probe stores: it is read by people who wonder what this object is.
-PROBE_BYTES = b"syncagent writes this object to find out what the store can do.\n"
-
-
-@dataclass(frozen=True, slots=True)
-class PutRequest:
-    """One object to put. With `only_if_absent` an occupied key raises KeyTaken, where the store can tell."""
-
-    key: str
-    digest: Digest
-    metadata: Mapping[str, str]
-    content_type: str
-    storage_class: str | None = None
-    only_if_absent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
-    """How to reach one bucket. Without keys boto3's chain finds them; without a region, its configuration."""
-
-    bucket: str
-    endpoint_url: str | None = None
-    region: str | None = None
-    access_key_id: str | None = field(default=None, repr=False)
-    secret_access_key: str | None = field(default=None, repr=False)
-    addressing_style: str = "auto"  # "auto", "path" or "virtual"
-    connect_timeout_s: float = 10.0
-    stall_s: float = 30.0
-    max_connections: int = 8  # that are kept open between requests
-    reads_back: bool = False  # prove every object by a GET, whatever the answer to its PUT says
-    page_keys: int = 1000
-
-
-class ObjectStore(Protocol):
-    """What the workers need of a bucket."""
-
-    def put(self, request: PutRequest, body: Body) -> str: ...
-    def create_multipart(
-        self, key: str, *, metadata: Mapping[str, str], content_type: str, storage_class: str | None = None
-    ) -> str: ...
-    def put_part(self, key: str, *, upload_id: str, number: int, body: Body, digest: Digest) -> Part: ...
-    def list_parts(self, key: str, *, upload_id: str) -> list[Part]: ...
-    def complete(self, key: str, *, upload_id: str, parts: Sequence[Part], only_if_absent: bool = False) -> str: ...
-    def abort(self, key: str, *, upload_id: str) -> None: ...
-    def head(self, key: str) -> ObjectFacts | None: ...
-    def read(self, key: str) -> Iterator[bytes]: ...
-    def list(self, prefix: str) -> Iterator[ObjectFacts]: ...
-    def close(self) -> None: ...
+_T = TypeVar("_T")
 
 
 class S3Store:
     """One bucket of an S3-compatible store; safe to share between threads.
 
-    `clock` gives the time in UTC for signatures; `store_clock.offset` corrects it. `progress` is called in
-    the uploading thread for every request that carries a body, and may raise Stopping to end it.
+    `clock` gives the time in UTC for signatures; `store_clock` corrects it by what the store says. `progress` is
+    called in the requesting thread while a request is on its way, and may raise Stopping to end it. `limit` says
+    how many bytes per second all requests together may send; it is asked at each piece (None: no limit).
     """
 
     def __init__(
@@ -103,9 +65,19 @@ class S3Store:
         clock: Callable[[], datetime],
         progress: ProgressSink | None = None,
         profile: StoreProfile | None = None,
+        limit: Callable[[], int | None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        is_synchronised: Callable[[], bool] = is_synchronised,
     ) -> None:
         # Imported here: botocore costs most of a command's start, and most commands never reach the store.
-        from syncagent.edges.sender import Sender, find_ca_bundle, find_region, new_session, proxy_for
+        from syncagent.edges.sender import (
+            Sender,
+            find_ca_bundle,
+            find_region,
+            new_session,
+            proxy_for,
+            silence_libraries,
+        )
         from syncagent.edges.signing import Keys, Signer, StoreClock
         from syncagent.edges.wire import Wire
 
@@ -115,7 +87,8 @@ class S3Store:
         self._lock = threading.Lock()
         self._base_url = ""
         self._bucket: Bucket | None = None
-        self.store_clock = StoreClock(clock)
+        self._addresses_tried = 0
+        self.store_clock = StoreClock(clock, monotonic=monotonic, is_synchronised=is_synchronised)
         keys = Keys(settings.access_key_id, settings.secret_access_key, new_session=new_session)
         self._wire = Wire(
             connect_timeout_s=settings.connect_timeout_s,
@@ -123,7 +96,9 @@ class S3Store:
             max_idle_connections=settings.max_connections,
             proxy_for=proxy_for,
             ca_bundle=find_ca_bundle,
+            clock=self.store_clock,
             progress=progress,
+            limit=limit,
         )
         self._region = settings.region or find_region()
         signer = Signer(keys, self.store_clock, region=self._region)
@@ -135,14 +110,42 @@ class S3Store:
         with self._lock:
             return self._profile
 
+    def set_profile(self, profile: StoreProfile) -> None:
+        """Take what was known from an earlier run, or what the owner says."""
+        with self._lock:
+            self._profile = profile
+            self._base_url, self._bucket = "", None
+
+    @property
+    def skew_s(self) -> float | None:
+        """The store's time minus our wall clock's at its last answer; None before the first."""
+        return self.store_clock.skew_s
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether requests are signed with the store's time, because our clock is wrong."""
+        return self.store_clock.is_corrected
+
+    def reach(self) -> None:
+        """Prove with least that the link is back: a connection, no request. Raises: Transient, Stopping."""
+        self._wire.reach(self._url(""), flight=Flight("", 0))
+
     def wire_totals(self) -> WireTotals:
         """Bytes over the wire since this store was made."""
         return self._wire.totals()
 
     def put(self, request: PutRequest, body: Body) -> str:
         """Put one object in one request; its ETag, once the store proved the digest."""
-        answer = self._put(request, body, checksum=None)
-        self._check(answer, is_conditional=request.only_if_absent)
+        return self._addressed(lambda: self._put_once(request, body))
+
+    def _put_once(self, request: PutRequest, body: Body) -> str:
+        answer = self._put(request, body)
+        if request.only_if_absent and self._has_no_conditions(answer):
+            # It was said not to be done, so that it may be said again.
+            answer = self._put(replace(request, only_if_absent=False), body)
+            if 200 <= answer.status < 300:
+                self._learn(lambda known: replace(known, conditional_writes_proved=False))
+        self._sender.check(answer, is_conditional=request.only_if_absent)
         verdict = judge_put(
             request.digest,
             etag=answer.etag,
@@ -153,6 +156,8 @@ class S3Store:
             raise Transient(f"the store answered {answer.status} without an ETag", trouble=Trouble.STORE)
         if verdict is Verdict.READ_BACK or self._settings.reads_back:
             self._read_back(request.key, request.digest, size_bytes=body.size_bytes)
+        if verdict is Verdict.PROVED:
+            self._sender.note_proved(answer)
         self._learn_etag(answer.etag, request.digest)
         return answer.etag
 
@@ -161,15 +166,18 @@ class S3Store:
     ) -> str:
         """Begin a multipart upload; its id."""
         object_headers(metadata, content_type=content_type, storage_class=storage_class)
-        return self._rare().create_multipart(
-            _sendable(key), metadata=metadata, content_type=content_type, storage_class=storage_class
+        key = _sendable(key)
+        return self._addressed(
+            lambda: self._rare().create_multipart(
+                key, metadata=metadata, content_type=content_type, storage_class=storage_class
+            )
         )
 
     def put_part(self, key: str, *, upload_id: str, number: int, body: Body, digest: Digest) -> Part:
         """Send one part; raises UploadGone, and Transient where the store's ETag is not the part's MD5."""
         url = f"{self._url(key)}?partNumber={number}&uploadId={quote(upload_id, safe='~')}"
         answer = self._send_body(url, {}, body, digest, key=key)
-        self._check(answer)
+        self._sender.check(answer)
         if judge_part(digest, etag=answer.etag, profile=self.profile) is Verdict.NO_PROOF:
             raise Transient(f"the store did not prove part {number}", trouble=Trouble.STORE)
         return Part(number, body.size_bytes, answer.etag)
@@ -192,7 +200,7 @@ class S3Store:
         The parts must be those that `put_part` returned, or `list_parts` with ETags that equal our own MD5s.
         `digest` (its SHA-256) is needed where the store's ETags are not MD5s: then the object is read back.
         """
-        etag = self._rare().complete(_sendable(key), upload_id=upload_id, parts=parts, only_if_absent=only_if_absent)
+        etag = self._complete(_sendable(key), upload_id, parts, only_if_absent=only_if_absent)
         verdict = judge_complete([part.etag for part in parts], etag=etag, profile=self.profile)
         if verdict is Verdict.PROVED and not (self._settings.reads_back and digest is not None):
             return etag
@@ -201,13 +209,28 @@ class S3Store:
         self._read_back(key, digest, size_bytes=sum(part.size_bytes for part in parts))
         return etag
 
+    def _complete(self, key: str, upload_id: str, parts: Sequence[Part], *, only_if_absent: bool) -> str:
+        from syncagent.edges.answers import NotOffered
+
+        known = self.profile.conditional_writes_proved
+        is_conditional = only_if_absent and known is not False
+        try:
+            return self._rare().complete(key, upload_id=upload_id, parts=parts, only_if_absent=is_conditional)
+        except NotOffered:
+            if not is_conditional or known:
+                raise
+        etag = self._rare().complete(key, upload_id=upload_id, parts=parts, only_if_absent=False)
+        self._learn(lambda profile: replace(profile, conditional_writes_proved=False))
+        return etag
+
     def abort(self, key: str, *, upload_id: str) -> None:
         """Drop a multipart upload; one that is gone is no error."""
         self._rare().abort(_sendable(key), upload_id=upload_id)
 
     def head(self, key: str) -> ObjectFacts | None:
         """What the store says of one object; None if there is none."""
-        return self._rare().head(_sendable(key))
+        key = _sendable(key)
+        return self._addressed(lambda: self._rare().head(key))
 
     def read(self, key: str) -> Iterator[bytes]:
         """The object's bytes; raises while it is read, Refused if there is none."""
@@ -215,7 +238,10 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         """Every object whose key begins with `prefix`."""
-        return self._rare().list(_sendable(prefix))
+        return self._listed(_sendable(prefix))
+
+    def _listed(self, prefix: str) -> Iterator[ObjectFacts]:
+        yield from self._addressed(lambda: self._rare().begin_list(prefix))
 
     def close(self) -> None:
         """Close the idle connections. Requests in flight end by themselves."""
@@ -223,46 +249,52 @@ class S3Store:
 
     def probe_conditional(self, key: str) -> bool:
         """Find out whether `If-None-Match: *` is honoured, by putting a probe at `key` twice."""
-        request = replace(_probe(key), only_if_absent=True)
-        is_proved = False
-        for _ in range(2):
-            answer = self._put(request, BytesBody(PROBE_BYTES), checksum=None)
-            if answer.status == 501 or answer.code in ("NotImplemented", "InvalidArgument"):
-                break
-            try:
-                self._check(answer, is_conditional=True)
-            except KeyTaken:
-                is_proved = True
-                break
+        from syncagent.edges.probing import probe_conditional
+
+        is_proved = probe_conditional(self._probe_put(key), self._sender.check)
         self._learn(lambda known: replace(known, conditional_writes_proved=is_proved))
         return is_proved
 
     def probe_checksum(self, key: str) -> bool:
         """Find out whether x-amz-checksum-sha256 is checked: a wrong one must be refused, a right one taken."""
-        request = _probe(key)
-        right = checksum_header(request.digest)
-        wrong = base64.b64encode(hashlib.sha256(b"other bytes").digest()).decode("ascii")
-        refusal = self._put(request, BytesBody(PROBE_BYTES), checksum=wrong)
-        if not (refusal.status == 400 and refusal.code):
-            self._check(refusal)
-        answer = self._put(request, BytesBody(PROBE_BYTES), checksum=right)
-        is_proved = refusal.status == 400 and answer.headers.get("x-amz-checksum-sha256") == right
-        if not (answer.status == 400 and answer.code):
-            self._check(answer)
-            self._learn_etag(answer.etag, request.digest)
+        from syncagent.edges.probing import probe_checksum
+
+        is_proved = probe_checksum(self._probe_put(key), self._sender.check)
         self._learn(lambda known: replace(known, checksums_proved=is_proved))
         return is_proved
 
-    def _put(self, request: PutRequest, body: Body, *, checksum: str | None) -> Answer:
+    def probe_multipart(self, key: str) -> bool:
+        """Find out whether uploads in parts can be begun, listed and dropped: three small requests, no object."""
+        from syncagent.edges.probing import probe_multipart
+
+        multipart, list_parts = self._addressed(lambda: probe_multipart(self._rare(), _sendable(key)))
+        self._learn(lambda known: replace(known, multipart=multipart, list_parts=list_parts))
+        return multipart and list_parts
+
+    def _probe_put(self, key: str) -> Callable[[Mapping[str, str]], Answer]:
+        """Puts the probe object at `key` with some headers more."""
+        from syncagent.edges.probing import PROBE_BYTES, PROBE_DIGEST
+
+        def put(headers: Mapping[str, str]) -> Answer:
+            all_headers = {"Content-Type": "text/plain", **headers}
+            answer = self._send_body(
+                self._url(key), all_headers, BytesBody(PROBE_BYTES), PROBE_DIGEST, key=key, may_repeat=False
+            )
+            if 200 <= answer.status < 300 and answer.etag:
+                self._learn_etag(answer.etag, PROBE_DIGEST)
+            return answer
+
+        return put
+
+    def _put(self, request: PutRequest, body: Body) -> Answer:
         headers = object_headers(
             request.metadata, content_type=request.content_type, storage_class=request.storage_class
         )
-        if request.only_if_absent:
+        known = self.profile
+        if request.only_if_absent and known.conditional_writes_proved is not False:
             headers["If-None-Match"] = "*"
-        if checksum is None and self.profile.checksums_proved:
-            checksum = checksum_header(request.digest)
-        if checksum is not None:
-            headers["x-amz-checksum-sha256"] = checksum
+        if known.checksums_proved:
+            headers["x-amz-checksum-sha256"] = checksum_header(request.digest)
         # Sent twice, a conditional write would find its own object and call the key taken.
         return self._send_body(
             self._url(request.key),
@@ -291,26 +323,23 @@ class S3Store:
             headers=headers,
             sha256_hex=digest.sha256.hex(),
             chunks=lambda: verified_chunks(body, digest),
-            flight=_new_flight(key, body.size_bytes),
+            flight=Flight(key, body.size_bytes),
             may_repeat=may_repeat,
         )
 
-    def _check(self, answer: Answer, *, is_conditional: bool = False) -> None:
-        self._sender.check(answer, is_conditional=is_conditional)
+    def _has_no_conditions(self, answer: Answer) -> bool:
+        """Whether this refusal may be about `If-None-Match`. Where it was honoured before, it is not."""
+        is_said = answer.status == 501 or (
+            answer.status == 400 and answer.code in ("NotImplemented", "InvalidArgument")
+        )
+        return bool(is_said and answer.code and self.profile.conditional_writes_proved is None)
 
     def _read_back(self, key: str, digest: Digest, *, size_bytes: int) -> None:
         """Prove by reading: Transient(STORE) unless the object is what we sent."""
-        sha256, got_bytes = hashlib.sha256(), 0
         try:
-            for chunk in self.read(key):
-                sha256.update(chunk)
-                got_bytes += len(chunk)
-                if got_bytes > size_bytes:
-                    break
+            verify_copy(self.read(key), digest, size_bytes=size_bytes)
         except Refused as error:
             raise Transient("the store said yes and holds no such object", trouble=Trouble.STORE) from error
-        if got_bytes != size_bytes or sha256.digest() != digest.sha256:
-            raise Transient("the store gives back other bytes than we sent", trouble=Trouble.STORE)
 
     def _learn_etag(self, etag: str, digest: Digest) -> None:
         """From an object that is proved: does this store's ETag say its MD5?"""
@@ -342,6 +371,27 @@ class S3Store:
             style = "path"
         return style
 
+    def _addressed(self, act: Callable[[], _T]) -> _T:
+        """Do something; where a store of one's own cannot be addressed like that, once more in the other style."""
+        from syncagent.edges.probing import other_style
+
+        try:
+            return act()
+        except (Transient, Blocked) as error:
+            settings, tried = self._settings, self._style()
+            is_open = settings.addressing_style == "auto" and settings.endpoint_url and not self._addresses_tried
+            other = other_style(tried, error) if is_open else None
+            if other is None:
+                raise
+            self._addresses_tried += 1
+            before = self.profile
+            self.set_profile(replace(before, addressing_style=other))
+            try:
+                return act()
+            except (Transient, Blocked):
+                self.set_profile(before)
+                raise error from None
+
     def _rare(self) -> Bucket:
         from syncagent.edges.bucket import Bucket
 
@@ -359,23 +409,6 @@ class S3Store:
             return self._bucket
 
 
-def silence_libraries() -> None:
-    """Their words about retries, refreshes and pools say worse what our errors say, and may quote a request."""
-    for name in ("boto3", "botocore", "urllib3", "s3transfer"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def _sendable(key: str) -> str:
     quote_key(key)
     return key
-
-
-def _probe(key: str) -> PutRequest:
-    digest = Digest(hashlib.md5(PROBE_BYTES, usedforsecurity=False).digest(), hashlib.sha256(PROBE_BYTES).digest())
-    return PutRequest(key, digest, {}, "text/plain")
-
-
-def _new_flight(key: str, size_bytes: int) -> Flight:
-    from syncagent.edges.connection import Flight
-
-    return Flight(key, size_bytes)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 from urllib.parse import quote
 
-from syncagent.core.errors import FileChanged, Refused
+from syncagent.core.errors import FileChanged, Refused, Transient, Trouble
 from syncagent.core.model import Digest
 
 CHUNK_BYTES = 256 * 1024
@@ -42,8 +42,8 @@ class BytesBody:
         self._at = 0
 
     def read(self, n: int = -1, /) -> bytes:
-        end = self.size_bytes if n < 0 else self._at + n
-        data, self._at = self._data[self._at : end], min(end, self.size_bytes)
+        end = len(self._data) if n < 0 else min(self._at + n, len(self._data))
+        data, self._at = self._data[self._at : end], end
         return data
 
     def rewind(self) -> None:
@@ -75,6 +75,18 @@ def verified_chunks(body: Body, digest: Digest) -> Iterator[bytes]:
         raise FileChanged("the file's bytes are not those that were recorded")
     if held:
         yield held
+
+
+def verify_copy(chunks: Iterable[bytes], digest: Digest, *, size_bytes: int) -> None:
+    """Raises Transient(STORE) unless what a store gives back is what `digest` says."""
+    sha256, got_bytes = hashlib.sha256(), 0
+    for chunk in chunks:
+        sha256.update(chunk)
+        got_bytes += len(chunk)
+        if got_bytes > size_bytes:
+            break
+    if got_bytes != size_bytes or sha256.digest() != digest.sha256:
+        raise Transient("the store gives back other bytes than we sent", trouble=Trouble.STORE)
 
 
 def object_headers(metadata: Mapping[str, str], *, content_type: str, storage_class: str | None) -> dict[str, str]:

@@ -1,26 +1,27 @@
 """Signed requests to one store: the one door that the fast path and boto3's operations both go through.
 
 Promises: every answer's Date is noted, every answer that is no success is an error of core/errors.py, and
-refused credentials are looked up anew. Leaves to others: what a request asks for.
+refused credentials are looked up anew, and a request that was refused for its time is repeated at most once.
+Leaves to others: what a request asks for.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from syncagent import __version__
 from syncagent.core.errors import Blocked, Trouble
-from syncagent.edges.answers import Answer, check
+from syncagent.edges.answers import Answer, check, is_from_a_store, is_refused_for_its_time
 from syncagent.edges.connection import Flight
-from syncagent.edges.signing import Keys, Signer, StoreClock
-from syncagent.edges.wire import Chunks, Wire
+from syncagent.edges.signing import Keys, Reading, Signer, StoreClock
+from syncagent.edges.wire import USER_AGENT, Chunks, Wire
 
 DEFAULT_REGION = "us-east-1"
-USER_AGENT = f"syncagent/{__version__}"
 
 
 def proxy_for(url: str) -> str:
@@ -54,19 +55,54 @@ class Sender:
         may_repeat: bool = True,
         is_streamed: bool = False,
     ) -> Answer:
-        """One signed request and its answer, whatever it says."""
-        signed = self._signer.sign(method, url, headers={**headers, "User-Agent": USER_AGENT}, sha256_hex=sha256_hex)
-        answer = self._wire.exchange(
+        """One signed request and its answer, whatever it says.
+
+        One that is refused for its time goes again at once, and only if its answer (or another that came
+        meanwhile) changed the time that we sign with: so it can never go round in circles.
+        """
+        for is_last in (False, True):
+            reading = self._clock.read()
+            sends = functools.partial(self._send, url, reading=reading, headers=headers, sha256_hex=sha256_hex)
+            answer = sends(method, chunks=chunks, flight=flight, may_repeat=may_repeat, is_streamed=is_streamed)
+            if is_last or not is_refused_for_its_time(answer):
+                break
+            if method == "HEAD" and not is_from_a_store(answer):
+                # A refusal without a body may be anybody's. Refused as a GET, it says whose it is.
+                sends("GET", is_streamed=True).drop()
+            if not self._clock.is_worth_repeating(reading):
+                break
+            if flight is not None:
+                flight.restart()
+        return answer
+
+    def _send(
+        self,
+        url: str,
+        method: str,
+        *,
+        reading: Reading,
+        headers: Mapping[str, str],
+        sha256_hex: str,
+        **how: Any,
+    ) -> Answer:
+        """One request, signed with the time that was read; its Date is noted."""
+        signed = self._signer.sign(
             method,
             url,
-            headers=signed,
-            chunks=chunks,
-            flight=flight,
-            may_repeat=may_repeat,
-            is_streamed=is_streamed,
+            headers={**headers, "User-Agent": USER_AGENT},
+            sha256_hex=sha256_hex,
+            moment=reading.moment,
         )
-        answer.skew_s = self._clock.note_date(answer.headers.get("date"))
+        answer = self._wire.exchange(method, url, headers=signed, **how)
+        answer.skew_s = self._clock.note_date(
+            answer.headers.get("date"), signed=reading, is_stores=is_from_a_store(answer)
+        )
         return answer
+
+    def note_proved(self, answer: Answer) -> None:
+        """An answer that proved our digest came from the store, whatever its headers look like."""
+        if "age" not in answer.headers:
+            self._clock.note_date(answer.headers.get("date"))
 
     def check(self, answer: Answer, *, is_conditional: bool = False, root: str | None = None) -> None:
         """Raise unless the answer is a success as S3 gives it."""
@@ -76,6 +112,12 @@ class Sender:
             if blocked.trouble is Trouble.CREDENTIALS:
                 self._keys.forget()
             raise
+
+
+def silence_libraries() -> None:
+    """Their words about retries, refreshes and pools say worse what our errors say, and may quote a request."""
+    for name in ("boto3", "botocore", "urllib3", "s3transfer"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def sha256_hex(data: bytes) -> str:

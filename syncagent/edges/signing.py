@@ -9,8 +9,10 @@ refused signature means.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -20,6 +22,7 @@ from botocore.exceptions import BotoCoreError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from syncagent.core.errors import Blocked, Transient, Trouble
+from syncagent.core.skew import Anchor, correct, is_doubtful, is_worth_repeating
 
 _AMZ_DATE = "%Y%m%dT%H%M%SZ"
 
@@ -49,29 +52,99 @@ def parse_date(value: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-class StoreClock:
-    """The time that signatures carry: our clock plus `offset`. This is the place to correct a wrong clock.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The time that one request carries, and the monotonic moment at which it was read."""
 
-    `seen_offset` is what the last answer's Date said (the store's time minus our clock). Nothing here acts on
-    it: whoever decides that our clock is wrong sets `offset`, and the system's clock stays as it is.
+    moment: datetime
+    monotonic_s: float
+
+    def at(self, monotonic_s: float) -> datetime:
+        """What the clock that was read says at another moment, had nobody set it meanwhile."""
+        return Anchor(self.moment, self.monotonic_s).at(monotonic_s)
+
+
+class StoreClock:
+    """The time that signatures carry, corrected by what the store says. The system's clock stays as it is.
+
+    This is the one place where a wrong clock is corrected: `note_date` is told of every answer, and core/skew.py
+    decides. A `Date` that did not come from the store (a captive portal has one, too) is only compared with.
     """
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], datetime],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        is_synchronised: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._clock = clock
-        self.offset = timedelta(0)
-        self.seen_offset: timedelta | None = None
+        self._monotonic = monotonic
+        self._is_synchronised = is_synchronised
+        self._lock = threading.Lock()
+        self._correction: Anchor | None = None
+        self._seen: Anchor | None = None
+        self._skew_s: float | None = None
+
+    @property
+    def skew_s(self) -> float | None:
+        """The store's time minus our wall clock's at the last answer of the store; None before the first."""
+        with self._lock:
+            return self._skew_s
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether signatures carry the store's time instead of ours."""
+        with self._lock:
+            return self._correction is not None
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether our wall clock is in no position to judge a certificate's dates."""
+        return is_doubtful(self._wall(), is_synchronised=self._is_synchronised())
 
     def now(self) -> datetime:
         """The time to sign with, in UTC."""
-        return self._clock().astimezone(UTC) + self.offset
+        return self.read().moment
 
-    def note_date(self, value: str | None) -> float:
-        """Remember an answer's Date; seconds between it and the time we sign with (0 without a Date)."""
+    def read(self) -> Reading:
+        """The time to sign with, so that the answer can be compared with it."""
+        with self._lock:
+            correction = self._correction
+        monotonic_s = self._monotonic()
+        return Reading(self._wall() if correction is None else correction.at(monotonic_s), monotonic_s)
+
+    def store_time(self) -> datetime | None:
+        """The store's time of this moment, as far as it ever told."""
+        with self._lock:
+            seen = self._seen
+        return None if seen is None else seen.at(self._monotonic())
+
+    def note_date(self, value: str | None, *, signed: Reading | None = None, is_stores: bool = True) -> float:
+        """Learn from an answer's Date; seconds between it and the time that we signed with (0 without a Date).
+
+        The time that was signed is carried on by the monotonic clock: the wall clock may have been set while the
+        request was on its way.
+        """
         moment = parse_date(value)
         if moment is None:
             return 0.0
-        self.seen_offset = moment - self._clock().astimezone(UTC)
-        return (self.seen_offset - self.offset).total_seconds()
+        monotonic_s, wall = self._monotonic(), self._wall()
+        expected = self.now() if signed is None else signed.at(monotonic_s)
+        if is_stores:
+            with self._lock:
+                self._seen = Anchor(moment, monotonic_s)
+                self._skew_s = (moment - wall).total_seconds()
+                self._correction = correct(self._correction, self._seen, wall=wall)
+        return (moment - expected).total_seconds()
+
+    def is_worth_repeating(self, signed: Reading) -> bool:
+        """Whether what we sign with has changed since, so that a refusal for its time may be asked again."""
+        now = self.read()
+        return is_worth_repeating(signed.at(now.monotonic_s), now.moment)
+
+    def _wall(self) -> datetime:
+        return self._clock().astimezone(UTC)
 
 
 class Keys:
@@ -101,6 +174,9 @@ class Keys:
                 return found.get_frozen_credentials()
         except (BotoConnectionError, HTTPClientError) as error:
             raise Transient("the credentials' provider does not answer", trouble=Trouble.LINK) from error
+        except RuntimeError as error:
+            # botocore's word for credentials of a role that expire before our time, just after they were issued.
+            raise Transient("the role's credentials have expired at our time", trouble=Trouble.CLOCK) from error
         except BotoCoreError as error:
             raise Blocked(
                 f"the credentials cannot be had: {type(error).__name__}",
@@ -127,14 +203,22 @@ class Signer:
         self._clock = clock
         self._region = region
 
-    def sign(self, method: str, url: str, *, headers: Mapping[str, str], sha256_hex: str) -> dict[str, str]:
+    def sign(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        sha256_hex: str,
+        moment: datetime | None = None,
+    ) -> dict[str, str]:
         """`headers` and those that make them a signed request; `url` is percent-encoded already."""
         credentials = self._keys.frozen()
         request = AWSRequest(method=method, url=url)
         for name, value in headers.items():
             if name.lower() not in _DROPPED:
                 request.headers[name] = value
-        timestamp = self._clock.now().strftime(_AMZ_DATE)
+        timestamp = (moment or self._clock.now()).strftime(_AMZ_DATE)
         request.context["timestamp"] = timestamp
         request.headers["X-Amz-Date"] = timestamp
         request.headers["X-Amz-Content-SHA256"] = sha256_hex

@@ -1,38 +1,29 @@
 """The connection to the store: HTTP/1.1 requests over TCP or TLS, watched byte by byte.
 
-Owns every socket to the store, its pool, and the count of what went over the wire. Promises: a request ends
-with an answer, or with Transient(LINK | STALLED | STORE | CLOCK), or with what the body raised; after
-anything but an answer the connection is dropped with a reset, so that an unfinished body never becomes an
-object. A request is sent again, once, only where the server closed an idle connection without a byte of an
-answer. Progress is what the other side acknowledged, not what the kernel took. Leaves to others: what an
-answer means, and signatures.
+Owns the pool of connections to the store, the meter that they share, and the count of what went over the
+wire. Promises: a request ends with an answer, or with Transient(LINK | STALLED | STORE | CLOCK), or with what
+the body raised; after anything but an answer the connection is dropped with a reset, so that an unfinished body
+never becomes an object. A request is sent again, once, only where the server closed an idle connection without
+a byte of an answer. Progress is what the other side acknowledged, not what the kernel took. Leaves to others:
+what an answer means, signatures, and how connections are made (edges/dialing.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-)
-from urllib3.exceptions import SSLError as Urllib3SSLError
-from urllib3.util import make_headers
-from urllib3.util.ssl_ import create_urllib3_context
-
+from syncagent import __version__
 from syncagent.core.errors import Transient, Trouble
 from syncagent.edges.answers import Answer
-from syncagent.edges.connection import Connection, Flight, Place, ProgressSink
+from syncagent.edges.connection import Connection, Flight, Pace, Place, ProgressSink
+from syncagent.edges.dialing import Dialer, Validity, proxy_headers, verify_dates
 from syncagent.edges.reading import AnswerReader, NonsenseError
+from syncagent.edges.signing import StoreClock
 
 #: An idle connection older than this is not tried: stores close theirs after 5 to 60 s.
 MAX_IDLE_S = 50.0
@@ -40,13 +31,18 @@ MAX_IDLE_S = 50.0
 MAX_IDLE_ONCE_S = 2.0
 
 
+USER_AGENT = f"syncagent/{__version__}"
+
 #: Begins the body anew with each call.
 Chunks = Callable[[], Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class WireTotals:
-    """Bytes over the wire since the start: headers, TLS and everything that was sent again included."""
+    """Bytes over the wire since the start: headers, TLS, failed attempts and everything that we sent again.
+
+    TCP's own headers and retransmissions are not in it.
+    """
 
     sent_bytes: int = 0
     received_bytes: int = 0
@@ -67,19 +63,21 @@ class Wire:
         max_idle_connections: int,
         proxy_for: Callable[[str], str],
         ca_bundle: Callable[[], str],
+        clock: StoreClock,
         progress: ProgressSink | None = None,
+        limit: Callable[[], int | None] | None = None,
     ) -> None:
-        self._connect_timeout_s = connect_timeout_s
+        self._dialer = Dialer(connect_timeout_s=connect_timeout_s, ca_bundle=ca_bundle, clock=clock, on_lost=self._add)
+        self._clock = clock
         self._stall_s = stall_s
         self._max_idle_connections = max_idle_connections
         self._proxy_for = proxy_for
-        self._ca_bundle = ca_bundle
         self._progress = progress
+        self._pace = None if limit is None else Pace(limit)
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._is_closed = False
         self._totals = WireTotals()
-        self._tls: ssl.SSLContext | None = None
         self._proxies: dict[tuple[str, str], str] = {}
 
     def totals(self) -> WireTotals:
@@ -94,6 +92,15 @@ class Wire:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+    def reach(self, url: str, *, flight: Flight) -> None:
+        """Connect to where `url` leads, and keep the connection for the next request.
+
+        The cheapest proof that the link is back. Nothing is asked (but for the time, where only the store can tell
+        whether its certificate holds); through a proxy for plain http only the proxy is reached.
+        """
+        place, _ = self._head("HEAD", url, {})
+        self._give_back(self._connect(place, flight))
 
     def exchange(
         self,
@@ -113,16 +120,16 @@ class Wire:
         """
         place, head = self._head(method, url, headers)
         max_idle_s = MAX_IDLE_S if may_repeat else MAX_IDLE_ONCE_S
-        connection = self._take(place, max_idle_s) or self._connect(place)
+        connection = self._take(place, max_idle_s) or self._connect(place, flight)
         try:
             return self._converse(connection, method, head, chunks, flight, is_streamed)
         except _BrokenError as broken:
             if not (connection.is_reused and may_repeat):
                 raise Transient(f"{place} closed the connection without an answer", trouble=Trouble.LINK) from broken
         if flight is not None:
-            flight.handed_bytes = flight.acknowledged_bytes = 0
+            flight.restart()
         try:
-            return self._converse(self._connect(place), method, head, chunks, flight, is_streamed)
+            return self._converse(self._connect(place, flight), method, head, chunks, flight, is_streamed)
         except _BrokenError as broken:
             raise Transient(f"{place} closed the connection without an answer", trouble=Trouble.LINK) from broken
 
@@ -145,7 +152,7 @@ class Wire:
         is_usual = port == (443 if scheme == "https" else 80)
         lines = [f"{method} {target} HTTP/1.1", f"Host: {name if is_usual else f'{name}:{port}'}"]
         if place.proxy and scheme == "http":
-            lines += [f"{name}: {value}" for name, value in _proxy_headers(place.proxy).items()]
+            lines += [f"{name}: {value}" for name, value in proxy_headers(place.proxy).items()]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return place, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
@@ -168,7 +175,8 @@ class Wire:
                 answer = self._read_head(reader)
                 connection.end(is_answered=is_sent)
                 if is_streamed and 200 <= answer.status < 300:
-                    answer.chunks = self._stream(reader, connection)
+                    answer.chunks = self._stream(reader, connection, flight)
+                    next(answer.chunks)
                     is_left_open = True
                     return answer
                 answer.body = reader.read_all()
@@ -211,16 +219,19 @@ class Wire:
             raise
         return Answer(status, headers)
 
-    def _stream(self, reader: AnswerReader, connection: Connection) -> Iterator[bytes]:
+    def _stream(self, reader: AnswerReader, connection: Connection, flight: Flight | None) -> Iterator[bytes]:
         """The body of an answer as it comes. Dropped unless it was read to its end."""
         is_left_open = False
         try:
-            connection.begin(None, None)
+            # Begun at once: closing a generator that never ran would leave the connection open, and uncounted.
+            yield b""
+            connection.begin(flight, self._progress)
             with _reading(connection.place):
                 for chunk in reader.read_chunks():
                     started_at = time.monotonic()
                     yield chunk
                     connection.waited(time.monotonic() - started_at)
+            connection.end(is_answered=False)
             if reader.is_reusable:
                 self._give_back(connection)
                 is_left_open = True
@@ -230,7 +241,9 @@ class Wire:
                 connection.drop()
 
     def _count(self, connection: Connection) -> None:
-        sent, received = connection.count()
+        self._add(*connection.count())
+
+    def _add(self, sent: int, received: int) -> None:
         with self._lock:
             self._totals = WireTotals(self._totals.sent_bytes + sent, self._totals.received_bytes + received)
 
@@ -260,47 +273,54 @@ class Wire:
         for idle in surplus if is_kept else [connection]:
             idle.close()
 
-    def _connect(self, place: Place) -> Connection:
-        """A new connection, through the proxy if there is one."""
-        via = place
-        if place.proxy:
-            parts = urlsplit(place.proxy)
-            if parts.scheme != "http" or not parts.hostname:
-                raise Transient("only proxies of the form http://host:port can be used", trouble=Trouble.LINK)
-            via = Place("http", parts.hostname, parts.port or 80, "")
-        kind: HTTPConnection
-        if place.scheme == "https":
-            kind = HTTPSConnection(via.host, via.port, timeout=self._connect_timeout_s, ssl_context=self._tls_context())
-            if place.proxy:
-                kind.set_tunnel(place.host, place.port, headers=_proxy_headers(place.proxy), scheme="http")
-        else:
-            kind = HTTPConnection(via.host, via.port, timeout=self._connect_timeout_s)
-        try:
-            kind.connect()
-        except (HTTPError, OSError) as error:
-            with contextlib.suppress(OSError):
-                kind.close()
-            raise _connect_trouble(error, via, place, self._connect_timeout_s) from error
-        # urllib3 only opens the connection: from here on the socket is ours.
-        sock, kind.sock = kind.sock, None
-        assert sock is not None
-        return Connection(sock, place, stall_s=self._stall_s)
+    def _connect(self, place: Place, flight: Flight | None) -> Connection:
+        """A new connection over which a body may go."""
 
-    def _tls_context(self) -> ssl.SSLContext:
-        """One for all connections: reading the bundle of authorities costs tens of milliseconds."""
-        with self._lock:
-            if self._tls is None:
-                bundle = self._ca_bundle()
-                context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
-                context.check_hostname = True
-                try:
-                    context.load_verify_locations(bundle)
-                except OSError as error:
-                    raise Transient(
-                        f"the certificate authorities cannot be read: {bundle}", trouble=Trouble.LINK
-                    ) from error
-                self._tls = context
-            return self._tls
+        def tick() -> None:
+            if self._progress is not None and flight is not None:
+                self._progress(flight)
+
+        for _ in range(2):
+            line = self._dialer.dial(place, tick=tick)
+            connection = Connection(line.sock, place, stall_s=self._stall_s, traffic=line.traffic, pace=self._pace)
+            if line.unproved is None or self._hear_time(connection, line.unproved, flight):
+                return connection
+        raise Transient(f"{place} does not say what time it is", trouble=Trouble.CLOCK)
+
+    def _hear_time(self, connection: Connection, unproved: Validity, flight: Flight | None) -> bool:
+        """Verify a certificate's dates by what the store says of the time, before anything else is sent.
+
+        True if the connection can be used on; else a new one is judged by what was heard.
+        """
+        place, is_kept = connection.place, False
+        _, head = self._head("HEAD", f"https://{_authority(place)}/", {"User-Agent": USER_AGENT})
+        reader = AnswerReader(connection.receive, method="HEAD")
+        try:
+            connection.begin(flight, self._progress)
+            self._send(connection, head, None, reader)
+            with _reading(place):
+                answer = self._read_head(reader)
+                reader.read_all()
+            # The chain and the name were verified: this is the store, or who holds its key.
+            self._clock.note_date(answer.headers.get("date"))
+            moment = self._clock.store_time()
+            if moment is None:
+                raise Transient(f"{place} does not say what time it is", trouble=Trouble.CLOCK)
+            verify_dates(unproved, moment, place)
+            is_kept = reader.is_reusable
+            return is_kept
+        except _BrokenError as broken:
+            raise Transient(f"{place} closed the connection without an answer", trouble=Trouble.LINK) from broken
+        finally:
+            if not is_kept:
+                self._count(connection)
+                connection.drop()
+
+
+def _authority(place: Place) -> str:
+    """Host and port as they stand in a URL."""
+    name = f"[{place.host}]" if ":" in place.host else place.host
+    return f"{name}:{place.port}"
 
 
 @contextlib.contextmanager
@@ -312,43 +332,3 @@ def _reading(place: Place) -> Iterator[None]:
         raise Transient(f"{place} answers, but not as a store does: {error}", trouble=Trouble.STORE) from error
     except OSError as error:
         raise Transient(f"the connection to {place} broke", trouble=Trouble.LINK) from error
-
-
-def _proxy_headers(proxy: str) -> dict[str, str]:
-    parts = urlsplit(proxy)
-    if parts.username is None:
-        return {}
-    found = make_headers(proxy_basic_auth=f"{parts.username}:{parts.password or ''}")
-    return {name: value for name, value in found.items() if isinstance(value, str)}
-
-
-def _connect_trouble(error: Exception, via: Place, place: Place, timeout_s: float) -> Transient:
-    """Why no connection came about, in words for a person."""
-    causes: list[BaseException | None] = [error, error.__cause__, *error.args]
-    verify = next((c for c in causes if isinstance(c, ssl.SSLCertVerificationError)), None)
-    if verify is not None:
-        # X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED: a board without a clock boots in the past.
-        if verify.verify_code in (9, 10):
-            return Transient(
-                f"the certificate of {place.host} is not valid at our time: {verify.verify_message}",
-                trouble=Trouble.CLOCK,
-            )
-        return Transient(
-            f"the certificate of {place.host} is not trusted: {verify.verify_message}", trouble=Trouble.LINK
-        )
-    if isinstance(error, NameResolutionError):
-        what = f"the name {via.host} cannot be resolved"
-    elif isinstance(error, ConnectTimeoutError | TimeoutError):
-        what = f"no answer from {via} within {timeout_s:g} s"
-    elif any(isinstance(c, ConnectionRefusedError) for c in causes):
-        what = f"connection refused by {via}"
-    elif isinstance(error, NewConnectionError):
-        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else None
-        what = f"cannot connect to {via}: {reason or 'no connection'}"
-    elif isinstance(error, Urllib3SSLError | ssl.SSLError):
-        what = f"no TLS connection with {place}"
-    elif via != place and isinstance(error, OSError):
-        what = f"the proxy {via} did not connect us to {place}"
-    else:
-        what = f"the connection to {via} broke while it was made"
-    return Transient(what, trouble=Trouble.LINK)

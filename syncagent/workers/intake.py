@@ -35,8 +35,8 @@ SLICE_S = 0.05
 SCAN_SHARE = 0.02
 #: Without a hint, the intake still looks around this often: doorbell, other processes' requests.
 IDLE_S = 1.0
-#: Confirmed files whose ctime alone is new, waiting to be hashed again.
-MAX_RECHECKS = 1_000
+#: So long the scan waits for settling files to make room before those that are held open must give way.
+FULL_S = 5.0
 
 _WRITERS = {Lease.FREE: Writers.NONE, Lease.BUSY: Writers.SOME, Lease.UNAVAILABLE: Writers.UNKNOWN}
 
@@ -93,10 +93,12 @@ class Intake:
         self._requests: deque[str] = deque()  # directories to scan, below generated_data
         self._next_scan = clock.monotonic()
         self._next_check = clock.monotonic()
+        self._is_recording = False  # files are between settling and the journal
         self._why = "start"
         self.full_scans = 0
         self._last_scan: Scan | None = None
         self._no_lease: dict[str, str] = {}
+        self._full_since = math.inf
         self._devices: dict[str, int] = {}
         self._missing: dict[str, str] = {}
         self._elsewhere: set[str] = set()  # asked-for files outside generated_data that are settling
@@ -119,7 +121,7 @@ class Intake:
 
     def _wait_s(self) -> float:
         now = self._clock.monotonic()
-        if self._requests or (self._scan is not None and self.settling.room > 0):
+        if (self._requests or self._scan is not None) and self.settling.room >= SLICE:
             return 0.0
         due = self.settling.next_due()
         ends = [self._next_check, self._next_scan]
@@ -129,7 +131,9 @@ class Intake:
 
     def is_idle(self) -> bool:
         """Everything that was there has been looked at, and nothing is settling."""
-        return self.full_scans > 0 and self._scan is None and not self._requests and not len(self.settling)
+        is_looked_at = self.full_scans > 0 and self._scan is None and not self._requests and not len(self.settling)
+        # Asked last: what no longer settles is in the journal once this is false.
+        return is_looked_at and not self._is_recording
 
     def poke(self) -> None:
         """Another process wrote to the journal: look at what it asks for. May be called from any thread."""
@@ -172,9 +176,8 @@ class Intake:
         no_lease = next(iter(self._no_lease.values()), "")
         reasons = [*self._missing.values(), heard.reason]
         if no_lease:
-            reasons.append(
-                f"no lease: {no_lease}; {QUIET_WITHOUT_LEASE} times the quiet time decides ({len(self._no_lease)} so far)"
-            )
+            so_far = f"{QUIET_WITHOUT_LEASE} times the quiet time decides ({len(self._no_lease)} so far)"
+            reasons.append(f"no lease: {no_lease}; {so_far}")
         last = self._last_scan
         if last and last.unreadable:
             path, why = next(iter(last.unreadable.items()))
@@ -299,9 +302,18 @@ class Intake:
 
     def _judge_due(self) -> None:
         arrivals: list[Arrival] = []
-        for path in self.settling.due(self._clock.monotonic(), limit=SLICE):
-            arrivals += self._judge(path)
-        if arrivals and self._journal.record(arrivals):
+        self._is_recording = True
+        try:
+            for path in self.settling.due(self._clock.monotonic(), limit=SLICE):
+                arrivals += self._judge(path)
+            ready = self._journal.record(arrivals) if arrivals else 0
+        except Exception:
+            # They do not settle any more, and the journal does not have them: the disk still does.
+            self._suspect("", "finished files were not recorded")
+            raise
+        finally:
+            self._is_recording = False
+        if ready:
             self._on_ready()
 
     def _judge(self, path: str) -> list[Arrival]:
@@ -337,6 +349,7 @@ class Intake:
         place = self._places.relative_of(path)
         owner = self._territory.owner_of(place) if place is not None else None
         addresses = {address.name for address in owner.wanting(place)} if owner and place is not None else set()
+        wanted = frozenset(addresses)
         known = {row.address: row for row in self._journal.known_at(path)}
         addresses |= {row.address for row in known.values() if row.state in OWED}
         arrivals = []
@@ -347,7 +360,7 @@ class Intake:
                 if row.facts != facts and not self._on_recheck(row, path, facts):
                     logger.debug("recheck later path=%s", path)
                 continue
-            arrivals.append(Arrival(address, path, facts, is_unsettled))
+            arrivals.append(Arrival(address, path, facts, is_unsettled, address in wanted))
         return arrivals
 
     def _complain(self, path: str, error: Transient) -> None:
@@ -373,7 +386,7 @@ class Intake:
         assert scan is not None
         begun = now = self._clock.monotonic()
         while now - begun < SLICE_S and not stop.is_set():
-            if self.settling.room < SLICE and not self._make_room():
+            if not self._has_room(now):
                 break
             if scan.current is None:
                 if not scan.todo:
@@ -389,11 +402,13 @@ class Intake:
             now = self._clock.monotonic()
         scan.busy_s += self._clock.monotonic() - begun
 
-    def _make_room(self) -> bool:
+    def _has_room(self, now: float) -> bool:
         """Whether the scan may go on: files that settle leave by themselves, those held open for long must give way."""
-        if self.settling.room > 0 and self.settling.next_due() is not None:
-            return False
-        return self.settling.evict(SLICE) > 0
+        if self.settling.room >= SLICE:
+            self._full_since = math.inf
+            return True
+        self._full_since = min(self._full_since, now)
+        return now - self._full_since > FULL_S and self.settling.evict(SLICE) > 0
 
     def _take_listing(self, scan: Scan, listing: Listing) -> None:
         place = listing.path

@@ -55,24 +55,33 @@ class Rechecker:
 
     def is_idle(self) -> bool:
         with self._lock:
-            return not self._paths
+            return not self._paths and not self._same
 
     def pass_once(self, _stop: Stop) -> float:
         """Hash one file."""
         if self._is_busy():
+            self._write()
             return 1.0
         with self._lock:
             item = self._waiting.popleft() if self._waiting else None
-        if item is not None:
+        if item is None:
+            self._write()
+            return IDLE_S
+        try:
             self._check(*item)
-        if self._same and (item is None or len(self._same) >= BATCH):
+        finally:
+            # Whatever came of it: the next scan may offer it again.
+            with self._lock:
+                self._paths.discard(item[1])
+        if len(self._same) >= BATCH:
+            self._write()
+        return 0.0
+
+    def _write(self) -> None:
+        """Tell the journal which files are what they were."""
+        if self._same:
             self._journal.reface(self._same)
             self._same = []
-        if item is None:
-            return IDLE_S
-        with self._lock:
-            self._paths.discard(item[1])
-            return 0.0
 
     def _check(self, known: Known, path: str, facts: Facts) -> None:
         row = self._journal.row(known.id)

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from tests.bench.contenders import CONTENDERS
 from tests.bench.pieces import PIECES, Plan, Row
 
 RESULT_PATH = os.path.join("build", "bench.json")
+BUSY_LOAD = 0.5
 
 
 def _table(rows: list[Row]) -> str:
@@ -41,8 +43,13 @@ def main() -> int:
     if unknown or not set(contenders) <= set(CONTENDERS):
         parser.error(f"pieces are {', '.join(PIECES)}; contenders are {', '.join(CONTENDERS)}")
     plan = Plan(options.rounds, contenders, options.share, options.idle_s)
+    # So that whoever ends the measuring also ends the stores and agents that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows: list[Row] = []
     failed = False
+    load = os.getloadavg()[0]
+    if load > BUSY_LOAD:
+        print(f"this machine is busy (load {load:.1f}): the figures will say as much about that", file=sys.stderr)
     for name in options.pieces or PIECES:
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
@@ -53,9 +60,15 @@ def main() -> int:
             print(f"{name} failed: {error}", file=sys.stderr, flush=True)
             failed = True
     print(_table(rows))
+    print(f"\nLoad of the machine before: {load:.1f}; {os.cpu_count()} CPUs.")
     os.makedirs(os.path.dirname(RESULT_PATH), exist_ok=True)
     with open(RESULT_PATH, "w", encoding="utf-8") as file:
-        machine = {"machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()}
+        machine: dict[str, object] = {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+        }
+        machine["load_before"] = load
         result = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "plan": asdict(plan), **machine}
         json.dump({**result, "rows": [asdict(row) for row in rows]}, file, indent=1)
     return 1 if failed else 0

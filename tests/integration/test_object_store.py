@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from syncagent.core.model import Digest
 from syncagent.edges.objects import ObjectStore, PutRequest, S3Store, StoreSettings
 from syncagent.edges.payload import CHUNK_BYTES, BytesBody
 from tests.fakes import MemoryStore
-from tests.servers import ACCESS_KEY, SECRET_KEY, MotoS3, RcloneS3, VerifyingS3, free_port
+from tests.servers import ACCESS_KEY, SECRET_KEY, MotoS3, RcloneS3, free_port
 
 PART_BYTES = 5 * 1024 * 1024
 
@@ -45,8 +46,10 @@ def digest_of(data: bytes) -> Digest:
     return Digest(hashlib.md5(data).digest(), hashlib.sha256(data).digest())
 
 
-def request(key: str, data: bytes, *, only_if_absent: bool = False, **metadata: str) -> PutRequest:
-    return PutRequest(key, digest_of(data), metadata, "image/jpeg", only_if_absent=only_if_absent)
+def request(
+    key: str, data: bytes, *, only_if_absent: bool = False, metadata: dict[str, str] | None = None
+) -> PutRequest:
+    return PutRequest(key, digest_of(data), metadata or {}, "image/jpeg", only_if_absent=only_if_absent)
 
 
 class StoppedBody(BytesBody):
@@ -89,6 +92,22 @@ def open_store(settings: StoreSettings) -> S3Store:
     return S3Store(settings, clock=lambda: datetime.now(UTC))
 
 
+def _visible_in_rclone(rclone: RcloneS3, bucket: str) -> dict[str, bytes]:
+    found = {}
+    for key, path in rclone.files(bucket):
+        if os.path.basename(key).startswith(".rclone_temp_multipart_"):  # as hidden as its other ones
+            continue
+        with open(path, "rb") as file:
+            found[key] = file.read()
+    return found
+
+
+def _visible_in_moto(moto: MotoS3, bucket: str) -> dict[str, bytes]:
+    client = moto.client()
+    listed = client.list_objects_v2(Bucket=bucket).get("Contents", [])
+    return {o["Key"]: client.get_object(Bucket=bucket, Key=o["Key"])["Body"].read() for o in listed}
+
+
 @pytest.fixture(params=["memory", "verifying", "rclone", "moto"])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Each store with an empty bucket."""
@@ -96,30 +115,16 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         memory = MemoryStore()
         yield Subject("memory", memory, None, lambda: {k: memory.bytes_of(k) for k in memory.objects})
         return
+    server = request.getfixturevalue(request.param)
+    bucket = "bucket" if request.param == "verifying" else request.getfixturevalue(f"{request.param}_bucket")
+    visible: Callable[[], dict[str, bytes]]
     if request.param == "verifying":
-        server: VerifyingS3 = request.getfixturevalue("verifying")
-        settings, visible = settings_of(server.endpoint_url, "bucket"), server.objects
+        visible = server.objects
     elif request.param == "rclone":
-        rclone: RcloneS3 = request.getfixturevalue("rclone")
-        bucket: str = request.getfixturevalue("rclone_bucket")
-        settings = settings_of(rclone.endpoint_url, bucket)
-
-        def visible() -> dict[str, bytes]:
-            found = {}
-            for key, path in rclone.files(bucket):
-                with open(path, "rb") as file:
-                    found[key] = file.read()
-            return found
+        visible = functools.partial(_visible_in_rclone, server, bucket)
     else:
-        moto: MotoS3 = request.getfixturevalue("moto")
-        bucket = request.getfixturevalue("moto_bucket")
-        settings = settings_of(moto.endpoint_url, bucket)
-
-        def visible() -> dict[str, bytes]:
-            client = moto.client()
-            listed = client.list_objects_v2(Bucket=bucket).get("Contents", [])
-            return {o["Key"]: client.get_object(Bucket=bucket, Key=o["Key"])["Body"].read() for o in listed}
-
+        visible = functools.partial(_visible_in_moto, server, bucket)
+    settings = settings_of(server.endpoint_url, bucket)
     store = open_store(settings)
     yield Subject(request.param, store, settings, visible)
     store.close()
@@ -154,7 +159,7 @@ def test_every_key_arrives_as_it_is_spelled(subject: Subject) -> None:
 
 def test_metadata_comes_back_with_head(subject: Subject) -> None:
     metadata = {"mtime": "2026-01-01T00:00:00.5Z", "syncagent-sha256": "ab" * 32, "note": "a b;c=d, e"}
-    subject.store.put(request("a.jpg", b"x", **metadata), BytesBody(b"x"))
+    subject.store.put(request("a.jpg", b"x", metadata=metadata), BytesBody(b"x"))
     facts = subject.store.head("a.jpg")
     assert facts is not None and facts.etag == hashlib.md5(b"x").hexdigest()
     assert metadata.items() <= facts.metadata.items()
@@ -186,7 +191,7 @@ def test_parts_become_one_object_and_are_listed_until_then(subject: Subject) -> 
         for n, piece in enumerate(pieces, 1)
     ]
     assert store.list_parts(key, upload_id=upload_id) == parts
-    assert subject.visible() == {}
+    assert subject.visible() == {} and list(store.list("")) == []
     etag = store.complete(key, upload_id=upload_id, parts=parts)
     md5s = b"".join(hashlib.md5(piece).digest() for piece in pieces)
     assert etag == f"{hashlib.md5(md5s).hexdigest()}-3"
@@ -201,11 +206,12 @@ def test_an_upload_that_is_gone_is_called_gone(subject: Subject) -> None:
     part = store.put_part(key, upload_id=upload_id, number=1, body=BytesBody(b"x"), digest=digest_of(b"x"))
     store.abort(key, upload_id=upload_id)
     store.abort(key, upload_id=upload_id)
-    with pytest.raises(UploadGone):
+    gone = Transient if subject.name == "moto" else UploadGone  # moto fails there with a bare 500
+    with pytest.raises(gone):
         store.put_part(key, upload_id=upload_id, number=2, body=BytesBody(b"x"), digest=digest_of(b"x"))
     with pytest.raises(UploadGone):
         store.list_parts(key, upload_id=upload_id)
-    with pytest.raises(UploadGone):
+    with pytest.raises(gone):
         store.complete(key, upload_id=upload_id, parts=[part])
     assert subject.visible() == {}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -45,11 +45,11 @@ def put(store: S3Store, key: str = "a.jpg", data: bytes = DATA) -> str:
 
 
 def trouble_of_put(store: S3Store, data: bytes = DATA) -> Trouble:
-    with pytest.raises((Transient, Blocked)) as caught:
+    try:
         put(store, data=data)
-    trouble = caught.value.trouble
-    assert isinstance(trouble, Trouble)
-    return trouble
+    except (Transient, Blocked) as error:
+        return error.trouble
+    pytest.fail("the put succeeded")
 
 
 def test_a_small_file_costs_one_request_on_one_connection(verifying: VerifyingS3, proxy: Proxy) -> None:
@@ -102,9 +102,35 @@ def test_an_answer_that_comes_before_the_body_is_heard(verifying: VerifyingS3, s
         with pytest.raises(Blocked) as caught:
             put(store, data=bytes(size))
         assert caught.value.trouble is Trouble.FORBIDDEN
+    assert store.wire_totals().sent_bytes < 20_000_000  # the rest stayed at home
     verifying.faults.clear()
     put(store)
     assert verifying.objects() == {"a.jpg": DATA}
+
+
+def test_a_connection_with_half_a_body_on_it_is_not_used_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connections: list[socket.socket] = []
+
+        def refuse_early() -> None:
+            # Says 403 to a head, promises to keep the connection, and never reads the body.
+            for _ in range(2):
+                client, _ = listener.accept()
+                connections.append(client)
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += client.recv(1024)
+                client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+        server = threading.Thread(target=refuse_early, daemon=True)
+        server.start()
+        store = open_store(settings_of(f"http://127.0.0.1:{listener.getsockname()[1]}", "bucket"))
+        for _ in range(2):
+            assert trouble_of_put(store, data=bytes(30_000_000)) is Trouble.FORBIDDEN
+        server.join(10)
+        assert len(connections) == 2
+        for client in connections:
+            client.close()
 
 
 def test_an_error_inside_the_200_of_complete_is_an_error(verifying: VerifyingS3, store: S3Store) -> None:
@@ -169,7 +195,10 @@ def test_an_idle_connection_that_the_store_closed_fails_no_file(verifying: Verif
     put(store)
     verifying.drop_connections()
     put(store, "b.jpg")
-    assert verifying.objects() == {"a.jpg": DATA, "b.jpg": DATA}
+    verifying.drop_connections()
+    # This one is never repeated: that the connection is closed must be seen before it is used.
+    store.put(request("c.jpg", DATA, only_if_absent=True), BytesBody(DATA))
+    assert verifying.objects() == {"a.jpg": DATA, "b.jpg": DATA, "c.jpg": DATA}
 
 
 def test_a_used_connection_that_breaks_is_repeated_once_and_a_fresh_one_never(
@@ -232,14 +261,15 @@ def test_progress_may_stop_a_request_that_waits_for_its_answer(verifying: Verify
         if asked.is_set():
             raise Stopping
 
-    store = open_store(replace(settings_of(proxy.endpoint_url, "bucket"), stall_s=60), progress)
+    store = open_store(replace(settings_of(proxy.endpoint_url, "bucket"), stall_s=600), progress)
     timer = threading.Timer(0.2, asked.set)
     timer.start()
-    started_at = time.monotonic()
     with pytest.raises(Stopping):
         put(store)
-    assert time.monotonic() - started_at < 30  # not stall_s: far below, on any machine
     timer.join()
+    for act in (lambda: store.head("a.jpg"), lambda: list(store.list(""))):
+        with pytest.raises(Stopping):
+            act()
     proxy.rule = Rule()
     asked.clear()
     put(store)
@@ -295,27 +325,12 @@ def test_the_wire_is_counted_with_headers_and_repeats(verifying: VerifyingS3, pr
     list(store.list(""))
     b"".join(store.read("a.jpg"))
     totals = store.wire_totals()
-    # TCP may count the closing of a connection as one byte.
-    assert abs(totals.sent_bytes - proxy.up_bytes) <= 2 * len(proxy.connections)
-    assert abs(totals.received_bytes - proxy.down_bytes) <= 2 * len(proxy.connections)
+    # TCP may count the closing of a connection as one byte, and it counts what it had to send again: on a busy
+    # machine that happens on loopback, too.
+    slack = 2 * len(proxy.connections)
+    assert abs(totals.received_bytes - proxy.down_bytes) <= slack
+    assert proxy.up_bytes - slack <= totals.sent_bytes <= proxy.up_bytes + 2 * len(DATA)
     assert totals.sent_bytes > 3 * len(DATA)
-
-
-@pytest.mark.parametrize("offset_s", [3 * 3600, -3 * 3600, 2 * 365 * 86400])
-def test_a_wrong_clock_is_called_the_clocks_trouble_and_an_offset_heals_it(
-    verifying: VerifyingS3, store: S3Store, offset_s: int
-) -> None:
-    verifying.clock_offset_s = offset_s
-    assert trouble_of_put(store) is Trouble.CLOCK
-    with pytest.raises(Transient) as caught:
-        store.head("a.jpg")
-    assert caught.value.trouble is Trouble.CLOCK
-    seen = store.store_clock.seen_offset
-    assert seen is not None and abs(seen - timedelta(seconds=offset_s)) < timedelta(seconds=30)
-    store.store_clock.offset = seen
-    put(store)
-    assert store.head("a.jpg") is not None
-    assert [facts.key for facts in store.list("")] == ["a.jpg"]
 
 
 def test_a_forbidden_prefix_is_forbidden_and_the_rest_goes_on(verifying: VerifyingS3, store: S3Store) -> None:

@@ -221,13 +221,14 @@ def test_a_timetable_takes_the_link_down_and_brings_it_back(bench: _Bench) -> No
             seen.append(is_up)
 
 
-def test_a_server_that_is_away_is_told_apart(bench: _Bench) -> None:
+def test_a_server_that_is_away_is_told_apart() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         with Proxy(f"127.0.0.1:{nobody.getsockname()[1]}") as proxy:
+            # The reset may come before connect has returned, or after.
             with (
-                socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as client,
                 pytest.raises(ConnectionError),
+                socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as client,
             ):
                 client.recv(1)
-            assert proxy.connections[0].outcome == "unreachable"
+            wait_until(lambda: proxy.connections[0].outcome == "unreachable")

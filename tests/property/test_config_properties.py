@@ -37,7 +37,8 @@ KEYS = st.sampled_from("abcd")
 MAPPINGS = st.dictionaries(
     KEYS, st.recursive(SCALARS, lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=8)
 )
-SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F), min_size=12, max_size=30)
+#: Never a piece of our own words: "access_key_i" is in every output.
+SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F), min_size=12, max_size=30).map("ŝ".__add__)
 
 
 def node(value: Any) -> Node:

@@ -59,10 +59,17 @@ class Journal(Arrivals, Deliveries, Uploads):
             return {key: Tally(*cell) for key, cell in self._tally.items()}
 
     def oldest_owed(self, address: str | None = None) -> float | None:
-        """Age in seconds, by journal time, of the oldest version that the bucket does not have yet."""
-        where, values = ("", ()) if address is None else (" AND address = ?", (self._addresses.get(address, -1),))
-        query = f"SELECT min(recorded) FROM version WHERE state IN ({OWED_WORDS}){where}"
-        rows = self._read(query, values)
+        """Age in seconds, by journal time, of the oldest version that the bucket does not have yet.
+
+        Of one address, or of all that are active.
+        """
+        names = self._active if address is None else (address,)
+        ids = [self._addresses.get(name, -1) for name in names]
+        query = (
+            f"SELECT min(recorded) FROM version WHERE state IN ({OWED_WORDS})"
+            f" AND address IN ({', '.join('?' * len(ids))})"
+        )
+        rows = self._read(query, ids)
         return max(0.0, self.time() - rows[0][0]) if rows[0][0] is not None else None
 
     def note(self, name: str) -> str | None:

@@ -85,31 +85,32 @@ class Arrivals(JournalBase):
         address, directory = self._addresses[arrival.address], self._directory_id(connection, head)
         facts = arrival.facts
         older = connection.execute(
-            "SELECT id, size, mtime_ns, ctime_ns, inode, state, reason FROM version"
+            "SELECT id, size, mtime_ns, ctime_ns, inode, state, reason, cloud_path FROM version"
             " WHERE directory = ? AND name = ? AND address = ? ORDER BY id DESC",
             (directory, name, address),
         )
-        ready, is_known = 0, False
-        for number, (row_id, size, mtime_ns, ctime_ns, inode, word, reason) in enumerate(older.fetchall()):
+        ready = 0
+        # A key that somebody asked for does not stand for the one that the address gives: each has rows of its own.
+        seen: set[str | None] = set()
+        known: set[str | None] = set()
+        owed: set[str | None] = {None} if arrival.is_wanted else set()
+        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path in older.fetchall():
             state, same = State(word), Facts(size, mtime_ns, ctime_ns, inode) == facts
+            is_newest = cloud_path not in seen
+            seen.add(cloud_path)
             if state is State.SETTLING:
                 # Asked for, or found changed while it was sent: these are the facts it finished with.
                 connection.execute(
-                    "UPDATE version SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, unsettled = ? WHERE id = ?",
-                    (
-                        facts.size_bytes,
-                        facts.mtime_ns,
-                        facts.ctime_ns,
-                        facts.inode,
-                        arrival.is_unsettled,
-                        row_id,
-                    ),
+                    "UPDATE version SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, unsettled = ?,"
+                    " sha256 = NULL, md5 = NULL WHERE id = ?",
+                    (*_columns(facts), arrival.is_unsettled, row_id),
                 )
                 self._count(arrival.address, state, reason, files=0, size=facts.size_bytes - size)
                 self._move(connection, row_id, State.READY)
-                ready, is_known = ready + 1, True
-            elif same and number == 0:
-                is_known = True
+                known.add(cloud_path)
+                ready += 1
+            elif same and is_newest:
+                known.add(cloud_path)
                 if state in (State.SUPERSEDED, State.GONE):
                     self._move(connection, row_id, State.READY, attempts=0)
                     ready += 1
@@ -117,28 +118,21 @@ class Arrivals(JournalBase):
                     self._move(connection, row_id, State.CONFIRMED)
             elif not same and state in (State.READY, State.WAITING, State.PARKED):
                 self._move(connection, row_id, State.SUPERSEDED)
+                owed.add(cloud_path)
             elif not same and state is State.CONFIRMED:
                 self._move(connection, row_id, State.REMOVED)  # its bytes are not on the disk any more
-        if is_known:
-            return ready
-        connection.execute(
-            "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded, unsettled)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                address,
-                directory,
-                name,
-                facts.size_bytes,
-                facts.mtime_ns,
-                facts.ctime_ns,
-                facts.inode,
-                State.READY,
-                self.time(),
-                arrival.is_unsettled,
-            ),
-        )
-        self._count(arrival.address, State.READY, "", files=1, size=facts.size_bytes)
-        return 1
+        for cloud_path in sorted(owed - known, key=lambda path: path or ""):
+            connection.execute(
+                "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded,"
+                " unsettled, cloud_path) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(address, directory, name, *_columns(facts)),
+                    *(State.READY, self.time(), arrival.is_unsettled, cloud_path),
+                ),
+            )
+            self._count(arrival.address, State.READY, "", files=1, size=facts.size_bytes)
+            ready += 1
+        return ready
 
     def ask(self, address: str, path: str, *, cloud_path: str | None = None) -> int:
         """Queue one file for one address because somebody asked for it; durable. Returns the row's id.
@@ -193,3 +187,7 @@ class Arrivals(JournalBase):
 
         if pairs:
             self._write(apply)
+
+
+def _columns(facts: Facts) -> tuple[int, int, int, int]:
+    return facts.size_bytes, facts.mtime_ns, facts.ctime_ns, facts.inode

@@ -24,8 +24,10 @@ class JournalBase(Database):
         self._clock = clock
         self._taken: dict[int, tuple[str, str]] = {}  # row id -> (path, key), under _take_lock
         self._take_lock = threading.Lock()
+        self._stranded: dict[int, Row] = {}  # SENDING, because the disk was full when they were to be released
         self._addresses: dict[str, int] = {}
         self._address_stores: dict[str, str] = {}
+        self._active: frozenset[str] = frozenset()
         self._directories: dict[bytes, int] = {}
         self._batches: dict[tuple[str, str, str, int | None], list[int]] = {}  # claims to come; _take_lock
         self._tally: dict[tuple[str, State, str], list[int]] = {}
@@ -76,14 +78,23 @@ class JournalBase(Database):
         """Say which store each active address sends to; rows of other addresses stay as they are."""
 
         def apply(connection: sqlite3.Connection) -> None:
+            (last,) = connection.execute("SELECT max(position) FROM version WHERE position IS NOT NULL").fetchone()
+            known = dict(connection.execute("SELECT name, store FROM address"))
             for name, store in stores.items():
+                if known.get(name) == store:
+                    continue
                 connection.execute(
                     "INSERT INTO address(name, store) VALUES (?, ?)"
-                    " ON CONFLICT(name) DO UPDATE SET store = excluded.store WHERE store != excluded.store",
+                    " ON CONFLICT(name) DO UPDATE SET store = excluded.store",
                     (name, store),
+                )
+                connection.execute(
+                    "INSERT OR REPLACE INTO residence SELECT id, ?, store FROM address WHERE name = ?",
+                    (last or 0, name),
                 )
             self._recount(connection)
 
+        self._active = frozenset(stores)
         if any(self._address_stores.get(name) != store for name, store in stores.items()):
             self._write(apply)
 
@@ -98,8 +109,10 @@ class JournalBase(Database):
             found = self._directories[path] = int(row[0])
         return found
 
-    def _count_of(self, *states: State) -> int:
-        return sum(cell[0] for (_, state, _), cell in self._tally.copy().items() if state in states)
+    def count_of(self, *states: State) -> int:
+        """How many rows of active addresses are in these states, as far as this process knows; never waits."""
+        tally = self._tally.copy()
+        return sum(cell[0] for (name, state, _), cell in tally.items() if state in states and name in self._active)
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[Row]:
         return [row_of(values) for values in self._read(query, values)]

@@ -46,6 +46,7 @@ class Database:
         self._is_led = False
         self._read_lock = threading.Lock()  # guards the reading connection
         self._data_version = -1
+        self._is_durable: bool | None = None  # what `synchronous` stands at
         self._writer, self._reader = self._open()
 
     # -- opening ------------------------------------------------------------------------------------------------------
@@ -123,7 +124,7 @@ class Database:
     def _commit(self, batch: Sequence[_Write]) -> None:
         connection = self._writer
         # In WAL mode FULL adds the fsync that survives a power cut; NORMAL survives a kill.
-        connection.execute(f"PRAGMA synchronous={'FULL' if any(w.durable for w in batch) else 'NORMAL'}")
+        self._set_synchronous(connection, is_durable=any(write.durable for write in batch))
         self._refresh(connection)
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -134,6 +135,11 @@ class Database:
             connection.rollback()
             self._forget(connection)
             raise
+
+    def _set_synchronous(self, connection: sqlite3.Connection, *, is_durable: bool) -> None:
+        if is_durable is not self._is_durable:
+            connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+            self._is_durable = is_durable
 
     def _apply(self, connection: sqlite3.Connection, write: _Write, *, alone: bool) -> None:
         if alone:

@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from syncagent.core.model import Digest, State
+from syncagent.core.errors import FileChanged, JournalBroken
+from syncagent.core.model import Digest, ObjectFacts, State
 
 from .base import JournalBase
 from .rows import ROWS, Row
+from .uploads import end_upload
 
 #: Ready rows looked at in one go; more than any sensible number of workers.
 CLAIM_BATCH = 64
+#: States that a READY row can be moved to while a worker has it.
+OVERTAKEN = frozenset({State.SUPERSEDED, State.GONE, State.LOST})
 
 
 class Deliveries(JournalBase):
     """The uploaders' half of the journal."""
 
-    def claim(self, addresses: Sequence[str], *, order: str = "oldest", largest_bytes: int | None = None) -> Row | None:
+    def claim(
+        self,
+        addresses: Sequence[str],
+        *,
+        order: str = "oldest",
+        largest_bytes: int | None = None,
+        accepts: Callable[[str], bool] | None = None,
+    ) -> Row | None:
         """Take the next READY row of these addresses (up to a size) for one worker; None when there is none.
 
-        Taken in memory only, so a claim costs the card nothing: the first write is `sending`. No two rows of one
-        path are out at once. Fewest attempts first, so a poisoned file sinks; then by `order`.
+        Taken in memory only, so a claim costs the card nothing. No two rows of one path are out at once. Fewest
+        attempts first, so a poisoned file sinks; then by `order`. `accepts` judges paths: then all rows are looked at.
         """
         with self._take_lock:
             paths = {path for path, _ in self._taken.values()}
             for attempts in ("= 0", "> 0"):
                 for address in addresses:
-                    for row_id in self._candidates(address, attempts, order, largest_bytes):
+                    for row_id in self._candidates(
+                        address, attempts, order, largest_bytes, limit=-1 if accepts else CLAIM_BATCH
+                    ):
                         if row_id in self._taken:
                             continue
                         found = self.rows(f"{ROWS} WHERE v.id = ? AND v.state = 'ready'", (row_id,))
-                        if found and found[0].path not in paths:
+                        if found and found[0].path not in paths and (accepts is None or accepts(found[0].path)):
                             self._taken[row_id] = (found[0].path, "")
                             return found[0]
         return None
 
-    def _candidates(self, address: str, attempts: str, order: str, largest_bytes: int | None) -> Iterator[int]:
+    def _candidates(
+        self, address: str, attempts: str, order: str, largest_bytes: int | None, *, limit: int
+    ) -> Iterator[int]:
         """Ids of READY rows in `order`, from a batch read earlier while it lasts: a claim must not cost a sort."""
-        batch = self._batches.setdefault((address, attempts, order, largest_bytes), [])
+        batch = self._batches.setdefault((address, attempts, order, largest_bytes), []) if limit > 0 else []
         while batch:
             yield batch.pop()
         by = {"oldest": "mtime_ns", "smallest": "size"}.get(order, "mtime_ns DESC")
@@ -50,7 +65,9 @@ class Deliveries(JournalBase):
             f" ORDER BY {by} LIMIT ?"
         )
         largest = largest_bytes if largest_bytes is not None else 1 << 62
-        rows = self._read(query, (self._addresses.get(address, -1), largest, CLAIM_BATCH + len(self._taken)))
+        if limit > 0:
+            limit += len(self._taken)
+        rows = self._read(query, (self._addresses.get(address, -1), largest, limit))
         batch.extend(row[0] for row in reversed(rows))
         while batch:
             yield batch.pop()
@@ -81,19 +98,45 @@ class Deliveries(JournalBase):
             return True
 
     def occupant(self, address: str, key: str) -> bytes | None:
-        """SHA-256 of the bytes that this journal confirmed last under a key of the address's store."""
+        """SHA-256 of the bytes that this journal confirmed last under a key of the address's store.
+
+        What was confirmed before an address was given another bucket lies in the old one.
+        """
         store = self._address_stores[address]
         rows = self._read(
-            "SELECT v.sha256 FROM version v JOIN address a ON a.id = v.address WHERE v.key = ? AND a.store = ?"
-            " AND v.position IS NOT NULL ORDER BY v.position DESC LIMIT 1",
+            "SELECT v.sha256 FROM version v WHERE v.key = ? AND v.position IS NOT NULL"
+            " AND ? = (SELECT r.store FROM residence r WHERE r.address = v.address AND r.since < v.position"
+            " ORDER BY r.since DESC LIMIT 1) ORDER BY v.position DESC LIMIT 1",
             (key, store),
         )
         return bytes(rows[0][0]) if rows else None
 
-    def sending(self, row: Row, key: str, digest: Digest) -> None:
-        """A request for this key and these bytes may leave from now on."""
+    def note_foreign(self, address: str, objects: Sequence[ObjectFacts]) -> None:
+        """Remember what a listing of the address's store found."""
+        rows = [(self._address_stores[address], facts.key, facts.size_bytes, facts.etag) for facts in objects]
 
         def apply(connection: sqlite3.Connection) -> None:
+            connection.executemany("INSERT OR REPLACE INTO foreign_object VALUES (?, ?, ?, ?)", rows)
+
+        self._write(apply)
+
+    def foreign(self, address: str, key: str) -> tuple[int, str] | None:
+        """(bytes, ETag) of an object that was there before this journal, under a key of the address's store."""
+        found = self._read(
+            "SELECT size, etag FROM foreign_object WHERE store = ? AND key = ?", (self._address_stores[address], key)
+        )
+        return found[0] if found else None
+
+    def _is_overtaken(self, connection: sqlite3.Connection, row: Row) -> bool:
+        """Whether the intake found a later version, or no file, after a worker claimed the row: that stands."""
+        return self._state(connection, row.id) in OVERTAKEN
+
+    def sending(self, row: Row, key: str, digest: Digest) -> None:
+        """A request for this key and these bytes may leave from now on. Raises: FileChanged."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            if self._is_overtaken(connection, row):
+                raise FileChanged("a later version was recorded meanwhile")
             self._move(
                 connection,
                 row.id,
@@ -115,13 +158,16 @@ class Deliveries(JournalBase):
 
         def apply(connection: sqlite3.Connection) -> None:
             position = None
+            overtaken = self._is_overtaken(connection, row)
+            if etag is None and overtaken:
+                return
             if etag is not None:
                 (last,) = connection.execute("SELECT max(position) FROM version WHERE position IS NOT NULL").fetchone()
                 position = (last or 0) + 1
             self._move(
                 connection,
                 row.id,
-                State.CONFIRMED,
+                State.REMOVED if overtaken else State.CONFIRMED,
                 key=key,
                 sha256=digest.sha256,
                 md5=digest.md5,
@@ -130,14 +176,26 @@ class Deliveries(JournalBase):
                 confirmed=self.time(),
                 confirmed_at=self._clock.now().timestamp(),
             )
-            connection.execute("DELETE FROM part WHERE version = ?", (row.id,))
-            connection.execute("DELETE FROM upload WHERE version = ?", (row.id,))
+            end_upload(connection, row.id)
 
         self._write(apply, durable=True)
 
     def release(self, row: Row) -> None:
         """Back to READY without charging the attempt: it was not this file's fault, or it has more parts to send."""
-        self._write(lambda connection: self._release(connection, row))
+        try:
+            self._write(lambda connection: self._release(connection, row))
+        except JournalBroken:
+            with self._take_lock:
+                self._stranded[row.id] = row  # `wake_due` tries again, when there is room on the disk
+            raise
+
+    def _release_stranded(self) -> None:
+        with self._take_lock:
+            rows = [row for row in self._stranded.values() if row.id not in self._taken]
+        for row in rows:
+            self._write(lambda connection, row=row: self._release(connection, row))  # type: ignore[misc]
+            with self._take_lock:
+                self._stranded.pop(row.id, None)
 
     def _release(self, connection: sqlite3.Connection, row: Row) -> None:
         if self._state(connection, row.id) is State.SENDING:
@@ -146,18 +204,26 @@ class Deliveries(JournalBase):
     def defer(self, row: Row, *, reason: str, wait_s: float) -> None:
         """Try again in `wait_s` seconds; `reason` says why it waits."""
         due = self._clock.monotonic() + wait_s
-        self._write(
-            lambda connection: self._move(
-                connection, row.id, State.WAITING, reason=reason, due=due, attempts=row.attempts + 1
-            )
-        )
+
+        def apply(connection: sqlite3.Connection) -> None:
+            if not self._is_overtaken(connection, row):
+                self._move(connection, row.id, State.WAITING, reason=reason, due=due, attempts=row.attempts + 1)
+
+        self._write(apply)
 
     def finish(self, row: Row, state: State, *, reason: str = "") -> None:
         """What else can become of a row that was not sent: PARKED, GONE, or SETTLING again because its file changed."""
-        self._write(lambda connection: self._move(connection, row.id, state, reason=reason))
+
+        def apply(connection: sqlite3.Connection) -> None:
+            if not self._is_overtaken(connection, row):
+                self._move(connection, row.id, state, reason=reason)
+
+        self._write(apply)
 
     def wake_due(self) -> int:
         """Make the WAITING rows READY whose time has come. Returns how many."""
+        if self._stranded:
+            self._release_stranded()
         return self._wake("due <= ?", (self._clock.monotonic(),), 1_000)
 
     def wake(self, reasons: Sequence[str], *, limit: int = -1) -> int:
@@ -190,4 +256,4 @@ class Deliveries(JournalBase):
                 self._move(connection, row_id, State.READY)
             return len(rows)
 
-        return self._write(apply) if self._count_of(State.SENDING, State.WAITING) else 0
+        return self._write(apply)

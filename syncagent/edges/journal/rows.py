@@ -55,6 +55,8 @@ class Upload:
     """A multipart upload on its way, with the parts that the store confirmed."""
 
     upload_id: str
+    key: str
+    sha256: bytes  # of the version that its parts are of
     part_bytes: int
     parts: tuple[tuple[Part, bytes], ...]  # with the MD5 of each
 
@@ -67,6 +69,7 @@ class Arrival:
     path: str
     facts: Facts
     is_unsettled: bool = False
+    is_wanted: bool = True  # by the address itself; else only what somebody asked for is recorded
 
 
 @dataclass(frozen=True, slots=True)

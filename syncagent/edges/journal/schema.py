@@ -20,6 +20,12 @@ CREATE TABLE address(
     name TEXT NOT NULL UNIQUE,
     store TEXT NOT NULL                     -- endpoint and bucket: keys are unique within it
 );
+CREATE TABLE residence(                     -- which store an address sent to, after which position
+    address INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    store TEXT NOT NULL,
+    PRIMARY KEY (address, since)
+) WITHOUT ROWID;
 CREATE TABLE version(
     id INTEGER PRIMARY KEY,
     address INTEGER NOT NULL,
@@ -47,12 +53,15 @@ CREATE TABLE version(
 );
 CREATE INDEX version_place ON version(directory, name);
 CREATE INDEX version_ready ON version(address, attempts, mtime_ns) WHERE state = 'ready';
-CREATE INDEX version_asleep ON version(due) WHERE state IN ('waiting', 'settling');
+CREATE INDEX version_waiting ON version(due) WHERE state = 'waiting';
+CREATE INDEX version_settling ON version(id) WHERE state = 'settling';
 CREATE INDEX version_key ON version(key) WHERE key IS NOT NULL;
 CREATE INDEX version_position ON version(position) WHERE position IS NOT NULL;
 CREATE TABLE upload(                        -- a multipart upload that is on its way
     version INTEGER PRIMARY KEY,
     upload_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    sha256 BLOB NOT NULL,                   -- of the version that its parts are of
     part_bytes INTEGER NOT NULL,
     created REAL NOT NULL                   -- journal time
 );
@@ -63,6 +72,13 @@ CREATE TABLE part(
     md5 BLOB NOT NULL,
     etag TEXT NOT NULL,
     PRIMARY KEY (version, number)
+) WITHOUT ROWID;
+CREATE TABLE foreign_object(                -- what a listing found that this journal did not put there
+    store TEXT NOT NULL,
+    key TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    etag TEXT NOT NULL,
+    PRIMARY KEY (store, key)
 ) WITHOUT ROWID;
 CREATE TABLE note(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """

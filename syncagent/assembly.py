@@ -1,0 +1,91 @@
+"""How settings become the things that agent and commands share: directories, places, territory, store, journal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from syncagent.core.places import GENERATED, Places
+from syncagent.core.settings import Carrier, Settings
+from syncagent.core.territory import Territory
+from syncagent.edges import files
+from syncagent.edges.clock import Clock
+from syncagent.edges.journal import Journal
+from syncagent.edges.objects import S3Store, StoreSettings
+
+STATE_LOCK = "agent.lock"
+BASE_LOCK = ".syncagent.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """Where everything is; absolute."""
+
+    config_dir: str
+    base_dir: str
+    state_dir: str
+
+    @property
+    def data_dir(self) -> str:
+        return os.path.join(self.base_dir, GENERATED)
+
+
+def places_of(settings: Settings, directories: Directories) -> Places:
+    roots = {root for address in settings.addresses for root in address.carrier.upload.allowed_roots}
+    data_root = os.path.realpath(directories.data_dir)
+    return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)))
+
+
+def territory_of(settings: Settings, directories: Directories, places: Places) -> Territory:
+    reserved = {task.carrier.path for task in settings.tasks if task.carrier.path}
+    state = places.heard(os.path.realpath(directories.state_dir))
+    if state:
+        reserved.add(state)
+    return Territory(settings.addresses, reserved=reserved)
+
+
+def store_name(carrier: Carrier) -> str:
+    """What keys are unique within: the journal's name of the store."""
+    return f"{carrier.endpoint_url or 'aws'} {carrier.bucket_name}"
+
+
+def open_store(
+    carrier: Carrier,
+    clock: Clock,
+    *,
+    progress: Callable[[Any], None] | None = None,
+    limit: Callable[[], int | None] | None = None,
+) -> S3Store:
+    upload = carrier.upload
+    return S3Store(
+        StoreSettings(
+            bucket=carrier.bucket_name or "",
+            endpoint_url=carrier.endpoint_url,
+            region=carrier.region,
+            access_key_id=carrier.access_key_id,
+            secret_access_key=carrier.secret_access_key,
+            addressing_style=carrier.store.addressing_style,
+            connect_timeout_s=upload.connect_timeout_s,
+            stall_s=upload.stall_s,
+            max_connections=upload.workers + 1,
+            reads_back=upload.verify == "read_back",
+        ),
+        clock=clock.now,
+        progress=progress,
+        limit=limit,
+    )
+
+
+def open_journal(settings: Settings, directories: Directories, clock: Clock) -> Journal:
+    """Raises: JournalBroken, Transient(DISK)."""
+    files.make_directory(directories.state_dir, mode=0o750)
+    journal = Journal(directories.state_dir, clock)
+    journal.set_stores({address.name: store_name(address.carrier) for address in settings.addresses})
+    return journal
+
+
+def is_running(directories: Directories) -> int | None:
+    """PID of the agent that runs on this state directory."""
+    return files.is_held(os.path.join(directories.state_dir, STATE_LOCK))

@@ -1,0 +1,63 @@
+"""A data budget on links that cost money: what was spent this month, and what may still go.
+
+Pure: the caller says which interface is in use, what month it is and how many bytes went over the wire.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+
+from syncagent.core.settings import Metered
+
+
+@dataclass(slots=True)
+class Spent:
+    """Bytes over the wire, both ways, of one store: today's and this month's. `day` is "YYYY-MM-DD", UTC."""
+
+    day: str = ""
+    day_bytes: int = 0
+    month_bytes: int = 0
+    metered_month_bytes: int = 0
+
+    def add(self, count: int, *, day: str, is_metered: bool) -> None:
+        """Count bytes on a day. A day before the last one counted is a clock that went back: it stays this day."""
+        if day > self.day:
+            if day[:7] != self.day[:7]:
+                self.month_bytes = self.metered_month_bytes = 0
+            self.day, self.day_bytes = day, 0
+        self.day_bytes += count
+        self.month_bytes += count
+        if is_metered:
+            self.metered_month_bytes += count
+
+    def to_text(self) -> str:
+        return f"{self.day} {self.day_bytes} {self.month_bytes} {self.metered_month_bytes}"
+
+    @classmethod
+    def from_text(cls, text: str | None) -> Spent:
+        words = (text or "").split(" ")
+        if len(words) != 4 or not all(word.isdigit() for word in words[1:]):
+            return cls()
+        return cls(words[0], *(int(word) for word in words[1:]))
+
+
+def is_metered(metered: Metered | None, interface: str | None, *, is_flagged: bool) -> bool:
+    """Whether the link in use costs money: its interface is listed, or, with none listed, flagged by the system."""
+    if metered is None:
+        return False
+    if metered.interfaces:
+        return interface is not None and any(fnmatch.fnmatchcase(interface, glob) for glob in metered.interfaces)
+    return is_flagged
+
+
+def is_spent(metered: Metered | None, spent: Spent) -> bool:
+    budget = metered.budget_bytes_per_month if metered else None
+    return budget is not None and spent.metered_month_bytes >= budget
+
+
+def is_allowed(metered: Metered | None, path: str) -> bool:
+    """Whether a file may go although the budget is spent. `path` is below generated_data, or absolute."""
+    globs = metered.allow if metered else ()
+    name = path.rpartition("/")[2]
+    return any(fnmatch.fnmatchcase(path, glob) or fnmatch.fnmatchcase(name, glob) for glob in globs)

@@ -1,0 +1,260 @@
+"""One version on its way: pinned, hashed, given its key, put there, proved, confirmed.
+
+Promises that no request leaves before the key is known to be free or ours, that nothing but the recorded version is
+sent, and that `confirmed` is written only after the store proved the digest. What an error means for the row is
+left to the worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import mimetypes
+from collections.abc import Callable, Mapping
+
+from syncagent import __version__
+from syncagent.core.board import Flight
+from syncagent.core.capture import HEAD_BYTES, capture_time
+from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
+from syncagent.core.keys import Naming, check_cloud_path, escape, time_of, with_digest
+from syncagent.core.model import Digest, Part
+from syncagent.docks.dock import Dock
+from syncagent.edges import files
+from syncagent.edges.files import Content, PinnedFile
+from syncagent.edges.journal import Journal, Row
+from syncagent.edges.multipart import Parcel, Shipment, etag_of_file, part_size
+from syncagent.edges.objects import PutRequest
+
+logger = logging.getLogger(__name__)
+
+#: Files up to this size are read once, into memory; larger ones are hashed first and read again while they are sent.
+IN_MEMORY_BYTES = 1024 * 1024
+#: Another worker is sending to the same key: it will be done soon.
+KEY_BUSY_WAIT_S = 1.0
+
+
+class _Ledger:
+    """The journal as one shipment sees it."""
+
+    def __init__(self, journal: Journal, row: Row, parcel: Parcel, on_bytes: Callable[[int], None]) -> None:
+        self._journal = journal
+        self._row = row
+        self._parcel = parcel
+        self._on_bytes = on_bytes  # told how many bytes of the file the store has
+        self._has_bytes = 0
+
+    def load(self) -> tuple[str, int, dict[int, tuple[Part, bytes]]] | None:
+        upload = self._journal.upload_of(self._row)
+        if upload is None:
+            return None
+        self._has_bytes = sum(part.size_bytes for part, _ in upload.parts)
+        self._on_bytes(self._has_bytes)
+        return upload.upload_id, upload.part_bytes, {part.number: (part, md5) for part, md5 in upload.parts}
+
+    def begun(self, upload_id: str, part_bytes: int) -> None:
+        self._journal.upload_begun(
+            self._row, upload_id, key=self._parcel.key, sha256=self._parcel.digest.sha256, part_bytes=part_bytes
+        )
+
+    def part_done(self, part: Part, md5: bytes) -> None:
+        self._journal.part_done(self._row, part, md5)
+        self._has_bytes += part.size_bytes
+        self._on_bytes(self._has_bytes)
+
+    def ended(self) -> None:
+        self._journal.upload_ended(self._row.id)
+
+
+class Delivery:
+    """One row, once. `gives_way` is asked between two parts whether to stop there."""
+
+    def __init__(self, dock: Dock, row: Row, *, worker: str, system_id: str, gives_way: Callable[[], bool]) -> None:
+        self._dock = dock
+        self._journal = dock.journal
+        self._carrier = dock.carrier
+        self._row = row
+        self._worker = worker
+        self._system_id = system_id
+        self._gives_way = gives_way
+
+    def carry_out(self) -> None:
+        """Raises: every error of core/errors.py that a file or a store can cause."""
+        row = self._row
+        located = self._dock.places.locate(row.path)
+        if located is None:
+            raise Refused("lies outside of generated_data and of every directory of upload.allowed_roots")
+        with PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as pinned:
+            content = None
+            if pinned.size_bytes <= IN_MEMORY_BYTES:
+                content = pinned.read(0, pinned.size_bytes)
+                digest = files.digest_of(content)
+            elif row.digest is not None and not row.is_unsettled:
+                digest = row.digest  # the same facts, hashed by an earlier attempt
+            else:
+                digest = pinned.digest()
+            pinned.check()
+            self._find_key(pinned, content, digest)
+
+    def _find_key(self, pinned: PinnedFile, content: bytes | None, digest: Digest) -> None:
+        """Put the version under the first key that is free, or find it there."""
+        row = self._row
+        base = check_cloud_path(row.cloud_path) if row.cloud_path is not None else self._naming().key()
+        overwrites = self._carrier.upload.on_rewrite == "overwrite"
+        for is_later_version in (False,) if overwrites else (False, True):
+            # Made only when it is needed: a key that just fits has no room for a digest.
+            key = with_digest(base, digest.sha256) if is_later_version else base
+            if not self._journal.reserve_key(row, key):
+                self._dock.forgiven(row.address)
+                self._journal.defer(row, reason="another version is being sent to the same key", wait_s=KEY_BUSY_WAIT_S)
+                return
+            occupant = self._journal.occupant(row.address, key)
+            if occupant == digest.sha256:
+                self._adopt(key, digest, etag=None)
+                return
+            if occupant is None:
+                foreign = self._journal.foreign(row.address, key)
+                if foreign is not None and self._is_same(pinned, digest, *foreign):
+                    self._adopt(key, digest, etag=foreign[1])
+                    return
+                occupant = b"" if foreign is not None else None
+            if occupant is not None and not overwrites:
+                continue
+            try:
+                self._put(key, pinned, content, digest, only_if_absent=not overwrites)
+            except KeyTaken:
+                self._drop_upload()
+                self._journal.release(row)
+                if self._holds(key, pinned, digest):
+                    return
+                logger.info("key taken path=%s key=%s", row.path, key)
+                continue
+            return
+        raise Refused("both keys of this version are taken by other bytes")
+
+    def _is_same(self, pinned: PinnedFile, digest: Digest, size_bytes: int, etag: str) -> bool:
+        """Whether an object with this size and ETag is this version. An ETag that is no MD5 proves nothing."""
+        if size_bytes != pinned.size_bytes:
+            return False
+        if etag == digest.md5.hex():
+            return True
+        part_bytes = part_size(pinned.size_bytes, wanted_bytes=self._carrier.upload.part_bytes)
+        # As many parts as we would have made; only then is it worth reading the file.
+        return etag.endswith(f"-{-(-size_bytes // part_bytes)}") and etag == etag_of_file(pinned, part_bytes)
+
+    def _holds(self, key: str, pinned: PinnedFile, digest: Digest) -> bool:
+        """Whether the object that took our key is this very version: an earlier attempt's, its answer lost."""
+        found = self._dock.store.head(key)
+        if found is None or found.size_bytes != pinned.size_bytes:
+            return False
+        same = self._is_same(pinned, digest, found.size_bytes, found.etag)
+        if not same and found.metadata.get("syncagent-sha256") == digest.sha256.hex():
+            # Its ETag is not an MD5 (encrypted by the store's own key): only its bytes prove it.
+            whole = hashlib.sha256()
+            for piece in self._dock.store.read(key):
+                whole.update(piece)
+            same = whole.digest() == digest.sha256
+        if same:
+            self._confirm(key, digest, found.etag)
+        return same
+
+    def _adopt(self, key: str, digest: Digest, *, etag: str | None) -> None:
+        """The bytes are there already; nothing is sent."""
+        self._drop_upload()
+        self._dock.forgiven(self._row.address)
+        self._journal.confirm(self._row, key=key, digest=digest, etag=etag)
+        logger.info("already there path=%s key=%s", self._row.path, key)
+
+    def _put(
+        self, key: str, pinned: PinnedFile, content: bytes | None, digest: Digest, *, only_if_absent: bool
+    ) -> None:
+        row, upload = self._row, self._carrier.upload
+        only_if_absent = only_if_absent and self._dock.is_conditional()
+        head = content if content is not None else pinned.read(0, min(HEAD_BYTES, pinned.size_bytes))
+        metadata = self._metadata(digest, captured_at=capture_time(head[:HEAD_BYTES]))
+        content_type = mimetypes.guess_type(row.path)[0] or "application/octet-stream"
+        self._fly()
+        if pinned.size_bytes > upload.multipart_bytes and not row.is_unsettled and self._dock.has_multipart():
+            # A single request needs no note of its own: should it be repeated, it is the same request.
+            self._journal.sending(row, key, digest)
+            self._fly(is_recorded=True)
+            parcel = Parcel(
+                key, digest, metadata, content_type, upload.storage_class, upload.part_bytes, only_if_absent
+            )
+            etag = self._ship(parcel, pinned)
+            if etag is None:
+                self._journal.release(row)
+                self._dock.forgiven(row.address)
+                return
+        else:
+            request = PutRequest(key, digest, metadata, content_type, upload.storage_class, only_if_absent)
+            body = Content(content, digest) if content is not None else pinned.stretch(0, pinned.size_bytes)
+            etag = self._dock.store.put(request, body)
+        self._confirm(key, digest, etag)
+
+    def _ship(self, parcel: Parcel, pinned: PinnedFile) -> str | None:
+        """By parts. None when it gave way between two of them."""
+        upload = self._journal.upload_of(self._row)
+        if upload is not None and (upload.key, upload.sha256) != (parcel.key, parcel.digest.sha256):
+            self._drop_upload()  # parts of other bytes, or under another key: the file was rewritten since
+        ledger = _Ledger(self._journal, self._row, parcel, lambda count: self._fly(count, is_recorded=True))
+        shipment = Shipment(self._dock.store, pinned, ledger, parcel)
+        try:
+            return shipment.go_on(is_first_in_run=self._dock.first_time(self._row), gives_way=self._gives_way)
+        except UploadGone as error:
+            raise Transient(str(error), trouble=Trouble.FILE) from error
+
+    def _fly(self, before_bytes: int = 0, *, is_recorded: bool = False) -> None:
+        """Show that the version is on its way."""
+        row = self._row
+        flight = Flight(
+            row.path, row.address, row.facts.size_bytes, before_bytes, before_bytes, is_recorded=is_recorded
+        )
+        self._dock.board.fly(self._worker, flight)
+
+    def _drop_upload(self) -> None:
+        upload = self._journal.upload_of(self._row)
+        if upload is not None:
+            self._dock.store.abort(upload.key, upload_id=upload.upload_id)
+            self._journal.upload_ended(self._row.id)
+
+    def _confirm(self, key: str, digest: Digest, etag: str) -> None:
+        row, board = self._row, self._dock.board
+        self._journal.confirm(row, key=key, digest=digest, etag=etag)
+        self._dock.passed(row.address)
+        board.add("sent_files")
+        board.add("sent_bytes", row.facts.size_bytes)
+        board.settle_complaint(row.path, "upload")
+        logger.info("confirmed path=%s key=%s bytes=%d", row.path, key, row.facts.size_bytes)
+
+    # -- names --------------------------------------------------------------------------------------------------------
+
+    def _naming(self) -> Naming:
+        row, path = self._row, self._carrier.path
+        place = self._dock.places.relative_of(row.path)
+        if place is None or (path and not place.startswith(path + "/")):
+            relative = row.path.rpartition("/")[2]
+        else:
+            relative = place[len(path) + 1 :] if path else place
+        return Naming(
+            path=path,
+            sub_path=self._dock.addresses[row.address].sub_path,
+            system_id=self._carrier.system_id,
+            default_cloud_path=self._carrier.default_cloud_path,
+            relative_path=relative,
+            mtime_ns=row.facts.mtime_ns,
+        )
+
+    def _metadata(self, digest: Digest, *, captured_at: str | None) -> Mapping[str, str]:
+        """What travels with the object. Values are printable ASCII: S3 allows no more."""
+        metadata = {
+            **self._carrier.upload.metadata,
+            "syncagent-sha256": digest.sha256.hex(),
+            "syncagent-mtime": f"{time_of(self._row.facts.mtime_ns):%Y-%m-%dT%H:%M:%SZ}",
+            "syncagent-system-id": escape(self._system_id),
+            "syncagent-version": __version__,
+        }
+        if captured_at is not None:
+            metadata["syncagent-captured-at"] = captured_at
+        if self._row.is_unsettled:
+            metadata["syncagent-unsettled"] = "true"
+        return metadata

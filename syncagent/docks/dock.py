@@ -1,0 +1,269 @@
+"""One carrier's store, and whether it is worth asking.
+
+Owns the gates (of the store, and of each address) and turns every answer of the store into what they let through.
+Knows no file.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from syncagent.core.board import Board, Fact
+from syncagent.core.errors import Blocked, Transient, Trouble
+from syncagent.core.places import Places
+from syncagent.core.retry import EVERYBODYS, SHARED, Gate
+from syncagent.core.settings import Carrier, SendAddress
+from syncagent.docks.meter import Meter
+from syncagent.docks.survey import Survey, SurveyedStore
+from syncagent.edges.clock import Clock
+from syncagent.edges.journal import Journal, Row
+
+logger = logging.getLogger(__name__)
+
+#: With nothing to send a worker sleeps until it is rung for; this is how long it trusts the bell.
+IDLE_S = 30.0
+#: WAITING rows are looked at this often.
+WAKE_EVERY_S = 1.0
+#: Another worker is finding out what the store can do.
+SURVEY_WAIT_S = 0.2
+#: A clock that is off by less signs what every store takes (AWS refuses from 15 minutes on).
+SKEW_S = 300.0
+
+#: Reasons of rows that wait for the store; they may go at once when it is back.
+STORE_REASONS = tuple(trouble.value for trouble in SHARED | EVERYBODYS)
+FORBIDDEN = Trouble.FORBIDDEN.value
+
+
+class DockStore(SurveyedStore, Protocol):
+    """What a dock needs of an object store beside objects."""
+
+    @property
+    def skew_s(self) -> float | None: ...
+    @property
+    def is_corrected(self) -> bool: ...
+    def reach(self) -> None: ...
+
+
+class Dock:
+    """See the module. Every method may be called from any worker of the carrier."""
+
+    def __init__(
+        self,
+        *,
+        carrier: Carrier,
+        addresses: Mapping[str, SendAddress],
+        store: DockStore,
+        journal: Journal,
+        places: Places,
+        board: Board,
+        clock: Clock,
+        meter: Meter,
+        on_look_again: Callable[[str], None],
+        on_open: Callable[[], None],
+    ) -> None:
+        self.carrier = carrier
+        self.addresses = addresses
+        self.store = store
+        self.journal = journal
+        self.places = places
+        self.board = board
+        self.clock = clock
+        self.meter = meter
+        self.on_look_again = on_look_again
+        self._on_open = on_open  # rings the workers
+        self._survey = Survey(carrier, store, journal)
+        self._lock = threading.Lock()
+        self._gate = Gate()
+        self._address_gates = {name: Gate() for name in addresses}
+        self._order = list(addresses)
+        self._next_wake = 0.0
+        self._seen_uploads: set[int] = set()  # multipart rows that were reconciled with the store in this run
+        self.show()
+
+    def set_carrier(self, carrier: Carrier) -> None:
+        """The owner edited what may change in a running agent."""
+        self.carrier = carrier
+        self.meter.set_carrier(carrier)
+
+    # -- may a request go? --------------------------------------------------------------------------------------------
+
+    def permission(self) -> tuple[float, list[str]]:
+        """(seconds to wait, addresses that may be sent to).
+
+        With no wait, a permission was taken of the store's gate and of each address's: `unused`, `passed`, `failed`
+        or `forgiven` give them back.
+        """
+        now = self.clock.monotonic()
+        with self._lock:
+            wait_s = self._gate.wait_s(now)
+            if wait_s > 0:
+                return wait_s, []
+            # Every claim begins with another address, so that a busy one does not starve the others.
+            self._order.append(self._order.pop(0))
+            allowed, waits = [], []
+            for name in self._order:
+                gate = self._address_gates[name]
+                wait_s = gate.wait_s(now)
+                if wait_s == 0:
+                    allowed.append(name)
+                    if not gate.is_open:
+                        break  # one request, to find out
+                else:
+                    waits.append(wait_s)
+            if not allowed:
+                self._gate.unused()
+                return min(waits, default=IDLE_S), []
+            return 0.0, allowed
+
+    def reached(self, allowed: list[str]) -> bool:
+        """While the link is down: whether the store can be connected to again. Costs no request."""
+        with self._lock:
+            trouble = self._gate.trouble
+        if trouble not in (Trouble.LINK, Trouble.STALLED):
+            return True
+        try:
+            self.store.reach()
+        except (Transient, Blocked) as error:
+            self.unused(allowed, but=allowed[0])
+            self.failed(allowed[0], error)
+            return False
+        return True
+
+    def surveyed(self, row: Row) -> float:
+        """Find out what must be known of the store before the row may go; seconds to wait when a colleague is at it.
+
+        Raises: Transient, Blocked.
+        """
+        if self._survey.is_done(self.addresses[row.address]):
+            return 0.0
+        if not self._survey.begin():
+            return SURVEY_WAIT_S
+        try:
+            self._survey.find_out(self.addresses[row.address])
+        finally:
+            self._survey.end()
+        self.show()
+        return 0.0
+
+    def has_multipart(self) -> bool:
+        """Unless the store is known to have none."""
+        return self.store.profile.multipart is not False
+
+    def is_paused(self) -> bool:
+        """Whether the month's budget is spent, so that only what is allowed may go."""
+        paused = self.meter.is_spent()
+        fact = Fact(True, "paused", self.meter.words()) if paused else Fact(True, "ok")
+        self.board.set_fact(f"uploader/{self.carrier.name}", fact)
+        return paused
+
+    def accepts(self) -> Callable[[str], bool]:
+        """Which paths may go while the budget is spent."""
+        return self.meter.allows
+
+    def is_conditional(self) -> bool:
+        """Whether the store is known to honour `If-None-Match`."""
+        return self._survey.is_conditional()
+
+    def unused(self, allowed: list[str], *, but: str | None = None) -> None:
+        """Give back permissions that were not needed."""
+        with self._lock:
+            if but is None:
+                self._gate.unused()
+            for name in allowed:
+                if name != but:
+                    self._address_gates[name].unused()
+
+    def passed(self, address: str) -> None:
+        """The store took something."""
+        now = self.clock.monotonic()
+        with self._lock:
+            opened = self._gate.passed(now)
+            gate = self._address_gates[address]
+            was_refused = gate.trouble is not None
+            opened_address = gate.passed(now)
+        self.meter.account()
+        self._survey.keep()
+        if opened or opened_address:
+            logger.info("store back carrier=%s", self.carrier.name)
+            self.journal.wake((*STORE_REASONS, FORBIDDEN) if was_refused else STORE_REASONS)
+            self._on_open()
+        if opened or opened_address or self.store.is_corrected:
+            self.show()
+
+    def failed(self, address: str, error: Transient | Blocked) -> None:
+        """A request failed in a way that may concern more than its file."""
+        now = self.clock.monotonic()
+        with self._lock:
+            gate = self._address_gates[address] if error.trouble is Trouble.FORBIDDEN else self._gate
+            # The request had the permission of both.
+            (self._address_gates[address] if gate is self._gate else self._gate).unused()
+            closed = gate.failed(error, now)
+        self.meter.account()
+        if closed:
+            logger.warning("store unavailable carrier=%s trouble=%s reason=%s", self.carrier.name, error.trouble, error)
+        self.show()
+
+    def forgiven(self, address: str) -> None:
+        """The request ended for a reason of the file's own; nothing was learnt of the store."""
+        with self._lock:
+            self._gate.unused()
+            self._address_gates[address].unused()
+
+    # -- what waits ---------------------------------------------------------------------------------------------------
+
+    def wake(self) -> bool:
+        """Make due rows ready; while the store is away, one of those that wait for it. True when some became ready."""
+        now = self.clock.monotonic()
+        with self._lock:
+            if now < self._next_wake:
+                return False
+            self._next_wake = now + WAKE_EVERY_S
+            is_away = not self._gate.is_open or any(not gate.is_open for gate in self._address_gates.values())
+        woken = self.journal.wake_due()
+        if is_away and not woken:
+            woken = self.journal.wake((*STORE_REASONS, FORBIDDEN), limit=1)
+        return woken > 0
+
+    def first_time(self, row: Row) -> bool:
+        """Whether a multipart upload has not been compared with the store in this run."""
+        with self._lock:
+            is_first = row.id not in self._seen_uploads
+            self._seen_uploads.add(row.id)
+            return is_first
+
+    # -- what people see ----------------------------------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Put the gates on the board. Facts of several carriers are merged by the status builder."""
+        with self._lock:
+            gates = {"": self._gate, **self._address_gates}
+            facts = {
+                name: Fact(False, str(gate.trouble), gate.reason, {"remedy": gate.remedy})
+                for name, gate in gates.items()
+                if gate.trouble is not None
+            }
+        name = self.carrier.name
+        whole = facts.pop("", None)
+        link = whole if whole and whole.state in (Trouble.LINK, Trouble.STALLED) else None
+        self.board.set_fact(f"link/{name}", link or Fact(True, "ok"))
+        self.board.set_fact(f"store/{name}", whole if whole and not link else self._addresses_fact(facts))
+        self.board.set_fact(f"clock/{name}", self._clock_fact())
+
+    def _addresses_fact(self, refused: Mapping[str, Fact]) -> Fact:
+        """Of the store, when only some of its addresses are refused."""
+        for address, fact in refused.items():
+            return Fact(len(refused) < len(self.addresses), fact.state, f"{address}: {fact.reason}", fact.more)
+        return Fact(True, "ok", self._survey.remark())
+
+    def _clock_fact(self) -> Fact:
+        skew_s = self.store.skew_s
+        if skew_s is None:
+            return Fact(True, "unknown")
+        more = {"skew_s": round(skew_s, 1)}
+        if abs(skew_s) < SKEW_S:
+            return Fact(True, "ok", "", more)
+        side = "behind" if skew_s > 0 else "ahead of"
+        return Fact(False, "wrong", f"our clock is {abs(skew_s):.0f} s {side} the store's; signing with its time", more)

@@ -1,0 +1,115 @@
+"""What a carrier's traffic may cost: bytes counted as they leave, a limit by the hour, a budget by the month."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from syncagent.core.budget import Spent, is_allowed, is_metered, is_spent
+from syncagent.core.meter import limit_at, parse_timetable
+from syncagent.core.settings import Carrier
+from syncagent.edges.clock import Clock
+from syncagent.edges.journal import Journal
+from syncagent.edges.network import default_interface, is_flagged_metered
+
+#: The count goes to the card this often at most; a power cut forgets no more than this much of it.
+KEEP_BYTES = 4 * 1024 * 1024
+KEEP_S = 300.0
+#: The default route is looked up this often.
+ROUTE_S = 10.0
+
+
+def note_of(carrier: str) -> str:
+    """Under which name the journal keeps what a carrier has spent."""
+    return f"wire {carrier}"
+
+
+class Meter:
+    """Of one carrier. `totals` gives the bytes sent and received so far; `skew_s` what our clock is off, if known."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        *,
+        journal: Journal,
+        clock: Clock,
+        totals: Callable[[], tuple[int, int]],
+        skew_s: Callable[[], float | None],
+    ) -> None:
+        self._carrier = carrier
+        self._windows = parse_timetable(carrier.upload.timetable)
+        self._journal = journal
+        self._clock = clock
+        self._totals = totals
+        self._skew_s = skew_s
+        self._lock = threading.Lock()
+        self._note = note_of(carrier.name)
+        self._spent = Spent.from_text(journal.note(self._note))
+        self._counted = 0
+        self._unkept = 0
+        self._kept_at = clock.monotonic()
+        self._route_at = float("-inf")
+        self._is_metered = False
+        self._interface: str | None = None
+
+    def set_carrier(self, carrier: Carrier) -> None:
+        """The owner edited the limits."""
+        with self._lock:
+            self._carrier = carrier
+            self._windows = parse_timetable(carrier.upload.timetable)
+            self._route_at = float("-inf")
+
+    def limit(self) -> int | None:
+        """Bytes per second that may go now, None for no limit. Asked before every chunk."""
+        limit = self._carrier.upload.max_bytes_per_s
+        if not self._windows:
+            return limit
+        return limit_at(self._now().astimezone().time(), self._windows, max_bytes_per_s=limit)
+
+    def _now(self) -> datetime:
+        """The time as the store has it, where that is known: a budget must not renew itself on a wrong clock."""
+        return self._clock.now() + timedelta(seconds=self._skew_s() or 0.0)
+
+    def account(self, *, is_last: bool = False) -> None:
+        """Count what went over the wire since the last call; now and then, and at the end, remember it."""
+        now = self._clock.monotonic()
+        route = None
+        if self._carrier.upload.metered is not None and now - self._route_at >= ROUTE_S:
+            interface = default_interface()
+            flagged = interface is not None and is_flagged_metered(interface)
+            route = interface, is_metered(self._carrier.upload.metered, interface, is_flagged=flagged)
+        total, day = sum(self._totals()), self._now().strftime("%Y-%m-%d")
+        with self._lock:
+            if route is not None:
+                self._route_at = now
+                self._interface, self._is_metered = route
+            count, self._counted = total - self._counted, total
+            if count > 0:
+                self._spent.add(count, day=day, is_metered=self._is_metered)
+                self._unkept += count
+            must_keep = self._unkept > 0 and (is_last or self._unkept >= KEEP_BYTES or now - self._kept_at >= KEEP_S)
+            if not must_keep:
+                return
+            self._unkept, self._kept_at = 0, now
+            text = self._spent.to_text()
+        self._journal.set_note(self._note, text)
+
+    def spent(self) -> Spent:
+        """A copy."""
+        with self._lock:
+            return Spent.from_text(self._spent.to_text())
+
+    def is_spent(self) -> bool:
+        """Whether the month's budget is used up and the link in use costs money."""
+        with self._lock:
+            return self._is_metered and is_spent(self._carrier.upload.metered, self._spent)
+
+    def allows(self, path: str) -> bool:
+        """Whether this file may go although the budget is spent."""
+        return is_allowed(self._carrier.upload.metered, path)
+
+    def words(self) -> str:
+        metered = self._carrier.upload.metered
+        budget = metered.budget_bytes_per_month if metered else None
+        return f"the month's budget of {budget} bytes on {self._interface} is spent"

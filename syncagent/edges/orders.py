@@ -1,0 +1,68 @@
+"""What is asked of an object store, and by what it is reached: the words between workers and `S3Store`.
+
+Values and a protocol only, so that they cost nothing to import. What an operation promises stands with `S3Store`
+(edges/objects.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.edges.payload import Body
+
+
+@dataclass(frozen=True, slots=True)
+class PutRequest:
+    """One object to put. With `only_if_absent` an occupied key raises KeyTaken, where the store can tell."""
+
+    key: str
+    digest: Digest
+    metadata: Mapping[str, str]
+    content_type: str
+    storage_class: str | None = None
+    only_if_absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """How to reach one bucket. Without keys boto3's chain finds them; without a region, its configuration."""
+
+    bucket: str
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    addressing_style: str = "auto"  # "auto", "path" or "virtual"
+    connect_timeout_s: float = 10.0
+    stall_s: float = 30.0
+    max_connections: int = 8  # that are kept open between requests
+    reads_back: bool = False  # prove every object by a GET, whatever the answer to its PUT says
+    page_keys: int = 1000
+
+
+class ObjectStore(Protocol):
+    """What the workers need of a bucket."""
+
+    def put(self, request: PutRequest, body: Body) -> str: ...
+    def create_multipart(
+        self, key: str, *, metadata: Mapping[str, str], content_type: str, storage_class: str | None = None
+    ) -> str: ...
+    def put_part(self, key: str, *, upload_id: str, number: int, body: Body, digest: Digest) -> Part: ...
+    def list_parts(self, key: str, *, upload_id: str) -> list[Part]: ...
+    def complete(
+        self,
+        key: str,
+        *,
+        upload_id: str,
+        parts: Sequence[Part],
+        only_if_absent: bool = False,
+        digest: Digest | None = None,
+    ) -> str: ...
+    def abort(self, key: str, *, upload_id: str) -> None: ...
+    def head(self, key: str) -> ObjectFacts | None: ...
+    def read(self, key: str) -> Iterator[bytes]: ...
+    def list(self, prefix: str) -> Iterator[ObjectFacts]: ...
+    def close(self) -> None: ...

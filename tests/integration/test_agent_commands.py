@@ -1,0 +1,389 @@
+"""The commands as a user types them, each in a process of its own: contract sections 5 and 6."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.agent import Agent, environment, is_own, puts, regular_files, sent, write_file
+from tests.proxy import Proxy, Rule
+from tests.s3_model import Fault
+from tests.servers import RcloneS3, VerifyingS3, free_port, wait_until
+
+MIB = 1 << 20
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+@pytest.fixture
+def agent(tmp_path: object, verifying: VerifyingS3) -> Iterator[Agent]:
+    """Configured for the strict store, and not started."""
+    with Agent(str(tmp_path)) as agent:
+        agent.configure(verifying.endpoint_url, watch={"scan_s": 1})
+        yield agent
+
+
+# -- run --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "size_mib"), [(signal.SIGTERM, 7), (signal.SIGINT, 12)])
+def test_run_ends_within_ten_seconds_with_0_in_the_middle_of_a_slow_upload(
+    agent: Agent, verifying: VerifyingS3, number: signal.Signals, size_mib: int
+) -> None:
+    with Proxy(verifying.endpoint_url) as proxy:
+        proxy.rule = Rule(up_bytes_per_s=50_000)
+        agent.configure(proxy.endpoint_url)
+        content = os.urandom(size_mib * MIB)
+        agent.write("big.mp4", content)
+        process = agent.start()
+        wait_until(
+            lambda: any(flight["sent_bytes"] > 0 for flight in agent.ask("flights") or []),
+            what="the upload is on its way",
+        )
+        begun = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(10) == 0, agent.log()
+        assert time.monotonic() - begun < 10
+        assert agent.states("big.mp4") == ["ready"]
+        assert not sent(verifying)
+        proxy.rule = Rule()
+        assert agent.run_once().returncode == 0
+    assert sent(verifying) == {agent.key("big.mp4"): content}
+
+
+def test_a_second_run_on_the_same_directories_ends_with_1_and_names_the_first(agent: Agent, tmp_path: object) -> None:
+    first = agent.start()
+    elsewhere = os.path.join(str(tmp_path), "other")
+    same_state = agent.cli("run")
+    same_base = agent.cli("--state-dir", os.path.join(elsewhere, "state"), "run", timeout_s=5)
+    same_state_only = agent.cli("--base-dir", os.path.join(elsewhere, "base"), "run", timeout_s=5)
+    for second in (same_state, same_base, same_state_only):
+        assert second.returncode == 1, second.stderr
+        assert f"PID {first.pid}" in second.stderr
+    assert agent.status()["running"]
+
+
+def test_run_once_ends_with_0_when_there_is_nothing_to_do(agent: Agent, verifying: VerifyingS3) -> None:
+    assert agent.run_once().returncode == 0
+    assert not sent(verifying)
+
+
+def test_run_once_twice_sends_once(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.write("a.jpg", b"once")
+    assert agent.run_once().returncode == 0
+    assert agent.run_once().returncode == 0
+    assert len(puts(verifying)) == 1
+
+
+def test_run_once_ends_with_1_when_a_file_is_still_being_written(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.write("done.jpg", b"done")
+    with open(agent.path("open.mp4"), "wb") as file:
+        file.write(b"half")
+        file.flush()
+        result = agent.run_once(timeout_s=2)
+    assert result.returncode == 1
+    assert sent(verifying) == {agent.key("done.jpg"): b"done"}
+    assert agent.run_once().returncode == 0
+    assert sent(verifying)[agent.key("open.mp4")] == b"half"
+
+
+def test_run_once_ends_with_1_when_the_store_is_down(agent: Agent) -> None:
+    agent.configure(f"http://127.0.0.1:{free_port()}")
+    agent.write("a.jpg", b"waits")
+    assert agent.run_once(timeout_s=2).returncode == 1
+    assert agent.states("a.jpg") == ["waiting"] or agent.states("a.jpg") == ["ready"]
+
+
+def test_run_once_ends_with_1_when_a_file_is_parked(agent: Agent) -> None:
+    agent.write("/".join(["d" * 200] * 6) + "/far.jpg", b"far")
+    assert agent.run_once(timeout_s=2).returncode == 1
+
+
+def test_a_bad_configuration_ends_with_78_and_names_the_key(agent: Agent) -> None:
+    agent.put_config("system/system", {"id": "x", "adresses": ["upload"]})
+    result = agent.cli("run")
+    assert result.returncode == 78
+    assert "adresses" in result.stderr
+
+
+# -- status, ls, retry ------------------------------------------------------------------------------------------------
+
+STATES = {"settling", "ready", "sending", "confirmed", "removed", "waiting", "parked", "superseded", "gone", "lost"}
+FACTS = {"watcher", "uploader", "link", "store", "disk", "clock", "power", "firmware"}
+FIELDS = {
+    *("version", "system_id", "time", "running", "pid", "uptime_s", "healthy", "state", "reason", "oldest_unsent_s"),
+    *("queue", "facts", "addresses", "wire", "rates", "firmware", "losses", "last_errors"),
+}
+
+
+def read_status(agent: Agent, *, code: int) -> dict[str, object]:
+    result = agent.cli("status", "--json")
+    assert result.returncode == code, result.stdout + result.stderr
+    document: dict[str, object] = json.loads(result.stdout)
+    return document
+
+
+def check_fields(status: dict[str, object]) -> None:
+    assert set(status) >= FIELDS
+    queue, facts, addresses = status["queue"], status["facts"], status["addresses"]
+    assert isinstance(queue, dict) and set(queue) == STATES
+    assert all(set(entry) >= {"files", "bytes", "reasons"} for entry in queue.values())
+    assert isinstance(facts, dict) and set(facts) >= FACTS
+    assert all({"ok", "state", "reason"} <= set(fact) and isinstance(fact["ok"], bool) for fact in facts.values())
+    assert isinstance(addresses, dict) and set(addresses) == {"upload"}
+    assert all({"queue", "oldest_unsent_s"} <= set(address) for address in addresses.values())
+    wire = status["wire"]
+    assert isinstance(wire, dict) and set(wire) >= {"bytes_today", "bytes_month"}
+    assert isinstance(status["losses"], int) and isinstance(status["last_errors"], list)
+    assert status["state"] in ("ok", "degraded", "broken", "stopped")
+
+
+def test_status_has_every_field_and_tells_by_its_exit_code(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.write("a.jpg", b"a")
+    stopped = read_status(agent, code=3)
+    check_fields(stopped)
+    assert stopped["running"] is False and stopped["state"] == "stopped" and stopped["pid"] is None
+    process = agent.start()
+    wait_until(lambda: agent.count("confirmed") == 1, what="the file is confirmed")
+    running = read_status(agent, code=0)
+    check_fields(running)
+    assert running["running"] is True and running["pid"] == process.pid and running["healthy"] is True
+    verifying.faults.append(Fault.denied())
+    agent.write("b.jpg", b"b")
+    wait_until(lambda: not agent.status()["healthy"], what="the refusal shows")
+    refused = read_status(agent, code=1)
+    check_fields(refused)
+    assert refused["state"] == "broken" and refused["oldest_unsent_s"] is not None
+    assert refused["last_errors"]
+
+
+def test_status_for_people_names_the_state(agent: Agent) -> None:
+    agent.start()
+    result = agent.cli("status")
+    assert result.returncode == 0
+    assert "files get through" in result.stdout
+
+
+def test_ls_lists_the_rows_and_takes_a_state(agent: Agent) -> None:
+    agent.write("a.jpg", b"abc")
+    agent.write("café.jpg", b"x")
+    agent.write(os.fsdecode(b"caf\xe9.jpg"), b"y")
+    assert agent.run_once().returncode == 0
+    result = agent.cli("ls", "--json")
+    assert result.returncode == 0
+    rows = {row["path"]: row for row in json.loads(result.stdout)}
+    assert set(rows) == {f"generated_data/camera/{name}" for name in ("a.jpg", "café.jpg", "caf\udce9.jpg")}
+    row = rows["generated_data/camera/a.jpg"]
+    assert (row["state"], row["bytes"], row["key"], row["address"]) == ("confirmed", 3, agent.key("a.jpg"), "upload")
+    assert json.loads(agent.cli("ls", "--json", "--state", "parked").stdout) == []
+    table = agent.cli("ls")
+    assert table.returncode == 0 and agent.key("a.jpg") in table.stdout
+
+
+def test_retry_releases_a_parked_file(agent: Agent, verifying: VerifyingS3) -> None:
+    verifying.buckets["bucket"] = {}
+    agent.write("/".join(["d" * 200] * 6) + "/far.jpg", b"far")
+    agent.start()
+    wait_until(lambda: agent.count("parked") == 1, what="the file is parked")
+    assert agent.stop() == 0
+    agent.configure(verifying.endpoint_url, carrier={"default_cloud_path": "flat/{file_name}"})
+    agent.start()
+    assert agent.count("parked") == 1
+    result = agent.cli("retry", "--all")
+    assert (result.returncode, result.stdout.strip()) == (0, "1 released")
+    wait_until(lambda: sent(verifying) == {"flat/far.jpg": b"far"}, what="the file arrives")
+    assert agent.cli("retry").returncode == 2
+
+
+# -- send -------------------------------------------------------------------------------------------------------------
+
+
+def test_send_wait_ends_when_the_file_is_confirmed(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.configure(verifying.endpoint_url, duration="as_needed")
+    path = agent.write("wanted.jpg", b"wanted")
+    agent.write("unwanted.jpg", b"unwanted")
+    agent.start()
+    result = agent.cli("send", path, "--wait", timeout_s=30)
+    assert result.returncode == 0, result.stderr
+    assert sent(verifying) == {agent.key("wanted.jpg"): b"wanted"}
+    again = agent.cli("send", path, "--wait", timeout_s=30)
+    assert again.returncode == 0, again.stderr
+    assert len(puts(verifying)) == 1, "a version goes once per address and key"
+    named = agent.cli("send", path, "--cloud-path", "other/key.jpg", "--wait", timeout_s=30)
+    assert named.returncode == 0, named.stderr
+    assert sent(verifying)["other/key.jpg"] == b"wanted"
+
+
+def test_a_file_that_is_sent_to_a_key_of_its_own_also_goes_where_its_address_sends_it(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    agent.configure(verifying.endpoint_url, watch={"settle_s": 3, "scan_s": 1})
+    agent.start()
+    path = agent.write("both.jpg", b"both")
+    result = agent.cli("send", path, "--cloud-path", "asked/for.jpg", "--wait", timeout_s=30)
+    assert result.returncode == 0, result.stderr
+    both = {"asked/for.jpg": b"both", agent.key("both.jpg"): b"both"}
+    wait_until(lambda: sent(verifying) == both, what="both keys have it")
+
+
+def test_a_file_that_is_rewritten_before_it_is_sent_goes_to_the_key_that_was_asked_for(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    verifying.faults.append(Fault.denied())
+    path = agent.write("asked.jpg", b"first")
+    agent.start()
+    assert agent.cli("send", path, "--cloud-path", "asked/for.jpg").returncode == 0
+    wait_until(lambda: agent.count("waiting") == 2, what="both keys are refused")
+    agent.write("asked.jpg", b"second")
+    wait_until(lambda: agent.states("asked.jpg").count("superseded") == 2, what="the second version is known")
+    verifying.faults.clear()
+    both = {"asked/for.jpg": b"second", agent.key("asked.jpg"): b"second"}
+    wait_until(lambda: sent(verifying) == both, deadline_s=45, what="both keys have it")
+
+
+def test_send_refuses_what_it_cannot_queue(agent: Agent, tmp_path: object) -> None:
+    outside = write_file(os.path.join(str(tmp_path), "outside.jpg"), b"outside")
+    os.symlink(outside, agent.path("link.jpg"))
+    for name in (outside, agent.path("missing.jpg"), agent.path("link.jpg"), agent.data_dir):
+        result = agent.cli("send", name)
+        assert result.returncode == 1, name
+        assert os.path.basename(name) in result.stderr
+    good = agent.write("good.jpg", b"good")
+    assert agent.cli("send", good, "--cloud-path", "a//b").returncode == 1
+    assert agent.cli("send", good, "--wait").returncode == 1, "nobody is there to wait for"
+
+
+def test_what_was_sent_while_the_agent_was_down_goes_when_it_runs(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.configure(verifying.endpoint_url, duration="as_needed")
+    path = agent.write("asked.jpg", b"asked")
+    assert agent.cli("send", path).returncode == 0
+    assert agent.run_once().returncode == 0
+    assert sent(verifying) == {agent.key("asked.jpg"): b"asked"}
+
+
+# -- the examples -----------------------------------------------------------------------------------------------------
+
+
+def configure_example(agent: Agent, example: str, store: RcloneS3, bucket: str) -> None:
+    """The repository's example, but for the store and its keys."""
+    shutil.rmtree(agent.config_dir)
+    shutil.copytree(os.path.join(REPOSITORY, example), agent.config_dir, ignore=shutil.ignore_patterns("demo"))
+    folder = os.path.join(agent.config_dir, "carriers")
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name)) as file:
+            carrier = json.load(file)
+        carrier |= {"endpoint_url": store.endpoint_url, "bucket_name": bucket}
+        carrier |= {"access_key_id": "TESTACCESSKEY", "secret_access_key": "test-secret-key"}
+        with open(os.path.join(folder, name), "w") as file:
+            json.dump(carrier, file)
+
+
+def stored(store: RcloneS3, bucket: str) -> dict[str, bytes]:
+    return {key: body for key, body in regular_files(store.bucket_dir(bucket)).items() if not is_own(key)}
+
+
+def test_the_examples_of_the_original_send_every_file_that_is_asked_for(
+    agent: Agent, rclone: RcloneS3, rclone_bucket: str
+) -> None:
+    configure_example(agent, "configs", rclone, rclone_bucket)
+    contents = {f"day/img_{number}.jpg": os.urandom(10_000 + number) for number in range(5)}
+    contents["big.mp4"] = os.urandom(12 * MIB)
+    agent.start()
+    for name, content in contents.items():
+        result = agent.cli("send", agent.write(name, content), "--wait")
+        assert result.returncode == 0, result.stderr
+    assert agent.stop() == 0
+    found = stored(rclone, rclone_bucket)
+    assert found == {f"camera/field-7/{name}": content for name, content in contents.items()}
+
+
+def test_the_examples_of_the_demo_send_every_file_that_appears(
+    agent: Agent, rclone: RcloneS3, rclone_bucket: str
+) -> None:
+    configure_example(agent, "configs/demo", rclone, rclone_bucket)
+    contents = {f"day_{number % 3}/img_{number}.jpg": os.urandom(10_000 + number) for number in range(30)}
+    agent.start()
+    for name, content in contents.items():
+        agent.write(name, content)
+    wait_until(lambda: agent.count("confirmed") == len(contents), deadline_s=40, what="all are confirmed")
+    assert agent.stop() == 0
+    found = stored(rclone, rclone_bucket)
+    assert found == {f"camera/demo-camera/{name}": content for name, content in contents.items()}
+
+
+# -- outages ----------------------------------------------------------------------------------------------------------
+
+
+def all_arrive(agent: Agent, store: VerifyingS3, *, deadline_s: float) -> None:
+    wait_until(lambda: not agent.missing(sent(store)), deadline_s=deadline_s, what="all files arrive")
+    wait_until(lambda: agent.status()["healthy"], what="all is well again")
+    assert not agent.count("parked")
+
+
+def test_a_store_that_is_down_at_the_start_fails_no_file(agent: Agent, verifying: VerifyingS3) -> None:
+    with Proxy(verifying.endpoint_url) as proxy:
+        proxy.rule = Rule(mode="refuse")
+        agent.configure(proxy.endpoint_url)
+        for number in range(20):
+            agent.write(f"img_{number}.jpg", b"%d" % number)
+        agent.start()
+        wait_until(lambda: not agent.status()["facts"]["link"]["ok"], what="the link is known to be down")
+        proxy.rule = Rule()
+        all_arrive(agent, verifying, deadline_s=30)
+
+
+def test_a_bucket_that_refuses_everything_for_a_while_fails_no_file(agent: Agent, verifying: VerifyingS3) -> None:
+    verifying.faults.append(Fault.denied())
+    for number in range(20):
+        agent.write(f"img_{number}.jpg", b"%d" % number)
+    agent.start()
+    wait_until(lambda: not agent.status()["facts"]["store"]["ok"], what="the refusal is known")
+    assert len(puts(verifying)) <= 20, "each key at most once"
+    verifying.faults.clear()
+    all_arrive(agent, verifying, deadline_s=45)
+
+
+def test_a_page_of_html_with_status_200_is_never_success(agent: Agent, verifying: VerifyingS3) -> None:
+    verifying.faults.append(Fault.portal())
+    for number in range(10):
+        agent.write(f"img_{number}.jpg", b"%d" % number)
+    agent.write("big.mp4", os.urandom(9 * MIB))
+    agent.start()
+    wait_until(
+        lambda: not all(agent.status()["facts"][fact]["ok"] for fact in ("link", "store")), what="the portal is known"
+    )
+    assert agent.count("confirmed") == 0
+    assert not sent(verifying)
+    verifying.faults.clear()
+    all_arrive(agent, verifying, deadline_s=45)
+
+
+def test_an_outage_in_the_middle_of_many_files_fails_none(agent: Agent, verifying: VerifyingS3) -> None:
+    with Proxy(verifying.endpoint_url) as proxy:
+        agent.configure(proxy.endpoint_url)
+        agent.start()
+        for number in range(60):
+            agent.write(f"img_{number}.jpg", os.urandom(5000))
+            if number == 20:
+                wait_until(lambda: len(sent(verifying)) > 0, what="some have arrived")
+                proxy.rule = Rule(mode="refuse")
+            if number == 40:
+                wait_until(lambda: not agent.status()["facts"]["link"]["ok"], what="the outage shows")
+        proxy.rule = Rule()
+        all_arrive(agent, verifying, deadline_s=30)
+
+
+def test_no_secret_is_printed_by_any_command(agent: Agent) -> None:
+    agent.put_config("system/system", {"id": "field-7", "addresses": ["upload"], "tasks": [], "log_level": "debug"})
+    agent.write("a.jpg", b"a")
+    outputs = [agent.run_once(), agent.cli("ls", "--json"), agent.cli("status", "--json"), agent.cli("check-config")]
+    assert environment()
+    for result in outputs:
+        assert "test-secret-key" not in result.stdout + result.stderr
+    with open(os.path.join(agent.state_dir, "journal.db"), "rb") as file:
+        assert b"test-secret-key" not in file.read()

@@ -1,0 +1,965 @@
+"""The journal on a real disk: every move of a row, what it remembers, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncagent.core.errors import FileChanged, JournalBroken
+from syncagent.core.model import TRANSITIONS, Digest, Facts, Part, State
+from syncagent.edges.journal import Arrival, Journal, Row, Tally
+from tests.fakes import FakeClock
+
+STORES = {"a": "s3 one", "b": "s3 one", "c": "s3 two"}
+SETTLED = dict.fromkeys(State, 0)
+
+
+def facts(number: int = 1, *, size: int = 10) -> Facts:
+    return Facts(size, number, number, 7)
+
+
+def digest(text: str = "x") -> Digest:
+    return Digest(hashlib.md5(text.encode()).digest(), hashlib.sha256(text.encode()).digest())
+
+
+@pytest.fixture
+def open_journal(tmp_path: Path, clock: FakeClock) -> Iterator[Callable[..., Journal]]:
+    """Opens the journal of this test, as often as it is asked to; all are closed at the end."""
+    opened: list[Journal] = []
+
+    def open_one(with_clock: FakeClock = clock) -> Journal:
+        journal = Journal(str(tmp_path), with_clock)
+        journal.set_stores(STORES)
+        opened.append(journal)
+        return journal
+
+    yield open_one
+    for journal in opened:
+        journal.close()
+
+
+@pytest.fixture
+def journal(open_journal: Callable[..., Journal]) -> Journal:
+    return open_journal()
+
+
+def add(
+    journal: Journal, path: str = "generated_data/x.jpg", number: int = 1, *, address: str = "a", size: int = 10
+) -> Row:
+    journal.record([Arrival(address, path, facts(number, size=size))])
+    return journal.listing()[-1]
+
+
+def confirm(journal: Journal, row: Row, key: str = "k", text: str = "x") -> Row:
+    journal.sending(row, key, digest(text))
+    journal.confirm(row, key=key, digest=digest(text), etag="e")
+    journal.let_go(row)
+    return journal.row(row.id)
+
+
+def states(journal: Journal) -> list[State]:
+    return [row.state for row in journal.listing()]
+
+
+def recounted(journal: Journal) -> dict[tuple[str, State, str], Tally]:
+    files: Counter[tuple[str, State, str]] = Counter()
+    sizes: Counter[tuple[str, State, str]] = Counter()
+    for row in journal.listing():
+        files[row.address, row.state, row.reason] += 1
+        sizes[row.address, row.state, row.reason] += row.facts.size_bytes
+    return {cell: Tally(files[cell], sizes[cell]) for cell in files}
+
+
+# -- arrivals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_version_is_a_ready_row_and_recording_it_again_changes_nothing(journal: Journal) -> None:
+    arrival = Arrival("a", "generated_data/x.jpg", facts())
+    assert journal.record([arrival, arrival]) == 1
+    assert journal.record([arrival]) == 0
+    (row,) = journal.listing()
+    assert (row.address, row.path, row.facts, row.state) == ("a", "generated_data/x.jpg", facts(), State.READY)
+    assert (row.key, row.digest, row.position, row.attempts, row.message, row.cloud_path) == (
+        None,
+        None,
+        None,
+        0,
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize("state", [State.SENDING, State.CONFIRMED, State.WAITING, State.PARKED])
+def test_a_version_that_is_known_stays_what_it_is(journal: Journal, state: State) -> None:
+    row = add(journal)
+    if state is State.SENDING:
+        journal.sending(row, "k", digest())
+    elif state is State.CONFIRMED:
+        confirm(journal, row)
+    elif state is State.WAITING:
+        journal.defer(row, reason="link", wait_s=9)
+    else:
+        journal.finish(row, State.PARKED, reason="no")
+    before = journal.listing()
+    assert journal.record([Arrival("a", row.path, row.facts)]) == 0
+    assert journal.listing() == before
+
+
+@pytest.mark.parametrize("change", [(11, 1, 1, 7), (10, 2, 1, 7), (10, 1, 2, 7), (10, 1, 1, 8)])
+def test_any_other_fact_is_a_later_version_and_the_unsent_one_is_superseded(
+    journal: Journal, change: tuple[int, int, int, int]
+) -> None:
+    row = add(journal)
+    assert journal.record([Arrival("a", row.path, Facts(*change))]) == 1
+    assert states(journal) == [State.SUPERSEDED, State.READY]
+
+
+def test_a_later_version_supersedes_waiting_and_parked_ones_and_leaves_one_that_is_being_sent(journal: Journal) -> None:
+    waiting, parked, sending = (add(journal, f"generated_data/{n}") for n in range(3))
+    journal.defer(waiting, reason="link", wait_s=9)
+    journal.finish(parked, State.PARKED, reason="no")
+    journal.sending(sending, "k", digest())
+    for n in range(3):
+        journal.record([Arrival("a", f"generated_data/{n}", facts(2))])
+    assert states(journal)[:3] == [State.SUPERSEDED, State.SUPERSEDED, State.SENDING]
+    assert states(journal)[3:] == [State.READY] * 3
+
+
+def test_a_confirmed_version_whose_bytes_were_replaced_is_removed_from_the_disk(journal: Journal) -> None:
+    row = confirm(journal, add(journal))
+    journal.record([Arrival("a", row.path, facts(2))])
+    assert states(journal) == [State.REMOVED, State.READY]
+
+
+@pytest.mark.parametrize("state", [State.GONE, State.SUPERSEDED])
+def test_a_version_that_comes_back_is_ready_again(journal: Journal, state: State) -> None:
+    row = add(journal)
+    journal.finish(row, state)
+    assert journal.record([Arrival("a", row.path, row.facts)]) == 1
+    assert states(journal) == [State.READY]
+
+
+def test_a_confirmed_file_whose_disk_was_away_is_confirmed_again_and_not_sent(journal: Journal) -> None:
+    row = confirm(journal, add(journal))
+    journal.vanished([row.id])
+    assert states(journal) == [State.REMOVED]
+    assert journal.record([Arrival("a", row.path, row.facts)]) == 0
+    assert states(journal) == [State.CONFIRMED]
+
+
+def test_what_vanished_is_gone_when_it_was_owed_and_removed_when_it_was_confirmed(journal: Journal) -> None:
+    rows = [add(journal, f"generated_data/{n}") for n in range(6)]
+    journal.defer(rows[1], reason="link", wait_s=9)
+    journal.finish(rows[2], State.PARKED, reason="no")
+    confirm(journal, rows[3])
+    journal.sending(rows[4], "k", digest())
+    journal.finish(rows[5], State.SETTLING)
+    for _ in range(2):
+        journal.vanished(row.id for row in rows)
+        assert states(journal) == [State.GONE, State.GONE, State.GONE, State.REMOVED, State.SENDING, State.GONE]
+    journal.vanished([])
+
+
+def test_each_address_has_a_row_of_its_own(journal: Journal) -> None:
+    journal.record([Arrival(name, "generated_data/x", facts()) for name in "ab"])
+    confirm(journal, journal.listing()[0])
+    assert [(known.address, known.state) for known in journal.known_at("generated_data/x")] == [
+        ("a", State.CONFIRMED),
+        ("b", State.READY),
+    ]
+
+
+def test_the_newest_row_of_an_address_speaks_for_a_name(journal: Journal) -> None:
+    row = confirm(journal, add(journal))
+    journal.ask("a", row.path, cloud_path="elsewhere")
+    (known,) = journal.known_at(row.path)
+    assert known.state is State.SETTLING
+    assert journal.known_among("generated_data", ["x.jpg", "y.jpg"]) == {"x.jpg": [known]}
+    assert journal.known_among("generated_data", []) == {}
+    assert journal.count_live("generated_data") == 1
+
+
+def test_names_of_dead_rows_are_not_live(journal: Journal) -> None:
+    for state in (State.GONE, State.SUPERSEDED):
+        journal.finish(add(journal, f"generated_data/{state}"), state)
+    journal.vanished([confirm(journal, add(journal, "generated_data/removed")).id])
+    live = add(journal, "generated_data/live")
+    assert journal.live_names("generated_data", after="", limit=9) == [("live", live.id)]
+    assert journal.count_live("generated_data") == 1
+    assert journal.known_at("generated_data/gone") == []
+
+
+def test_live_names_can_be_read_in_chunks_that_never_part_the_rows_of_one_name(journal: Journal) -> None:
+    for name in ("c", "\udcff", "a", "é", "b"):
+        for address in ("a", "b"):
+            add(journal, f"generated_data/{name}", address=address)
+    found, after = [], ""
+    while chunk := journal.live_names("generated_data", after=after, limit=3):
+        found += chunk
+        after = chunk[-1][0]
+    assert Counter(name for name, _ in found) == dict.fromkeys(("a", "b", "c", "é", "\udcff"), 2)
+    assert len({row_id for _, row_id in found}) == 10
+
+
+def test_directories_below_are_found_by_whole_names(journal: Journal) -> None:
+    for path in (
+        "generated_data/a/x",
+        "generated_data/a/b/x",
+        "generated_data/ab/x",
+        "generated_data/a.b/x",
+        "/mnt/a/x",
+    ):
+        add(journal, path)
+    journal.finish(add(journal, "generated_data/a/dead/x"), State.GONE)
+    assert sorted(journal.directories_below("generated_data/a")) == ["generated_data/a", "generated_data/a/b"]
+    assert len(journal.directories_below("generated_data")) == 4
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "generated_data/caf\udce9.jpg",
+        "generated_data/\udcff\udcfe/\udc80",
+        "generated_data/größe/\U0001f4f7.jpg",
+        "generated_data/new\nline",
+        "generated_data/'; DROP TABLE version; --",
+        "/absolute/x",
+        "/x",
+        "generated_data/" + "d/" * 300 + "x",
+    ],
+)
+def test_paths_are_the_bytes_of_the_disk(open_journal: Callable[..., Journal], path: str) -> None:
+    journal = open_journal()
+    add(journal, path)
+    assert journal.listing()[0].path == path
+    assert len(journal.known_at(path)) == 1
+    journal.close()
+    again = open_journal()
+    assert again.listing()[0].path == path
+    assert os.fsencode(again.listing()[0].path) == os.fsencode(path)
+
+
+def test_a_chmod_gives_the_row_new_facts_and_nothing_else(journal: Journal) -> None:
+    row = confirm(journal, add(journal))
+    journal.reface([])
+    journal.reface([(row.id, Facts(10, 1, 99, 8))])
+    assert journal.row(row.id) == Row(**{**{f: getattr(row, f) for f in Row.__slots__}, "facts": Facts(10, 1, 99, 8)})
+
+
+# -- asked for --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_asked_for_settles_and_is_ready_with_the_facts_it_finished_with(journal: Journal) -> None:
+    row_id = journal.ask("a", "/mnt/x.jpg", cloud_path="k/x.jpg")
+    assert [row.id for row in journal.asked()] == [row_id]
+    assert journal.record([Arrival("a", "/mnt/x.jpg", facts(5, size=50), is_wanted=False)]) == 1
+    row = journal.row(row_id)
+    assert (row.state, row.facts, row.cloud_path) == (State.READY, facts(5, size=50), "k/x.jpg")
+    assert journal.asked() == []
+    assert journal.tally() == recounted(journal)
+
+
+def test_asking_again_for_what_is_on_its_way_gives_the_same_row(journal: Journal) -> None:
+    first = journal.ask("a", "generated_data/x")
+    assert journal.ask("a", "generated_data/x") == first
+    assert journal.ask("a", "generated_data/x", cloud_path="k") != first
+    assert journal.ask("b", "generated_data/x") != first
+    journal.record([Arrival("a", "generated_data/x", facts())])
+    assert journal.ask("a", "generated_data/x") == first
+
+
+def test_a_file_that_changed_while_it_was_sent_forgets_the_digest_of_its_old_bytes(journal: Journal) -> None:
+    row = add(journal)
+    journal.sending(row, "k", digest("old"))
+    journal.release(row)
+    journal.finish(row, State.SETTLING)
+    journal.record([Arrival("a", row.path, facts(2, size=20))])
+    now = journal.row(row.id)
+    assert (now.state, now.facts, now.digest) == (State.READY, facts(2, size=20), None)
+
+
+def test_an_unsettled_version_says_so_and_the_finished_one_follows(journal: Journal) -> None:
+    journal.record([Arrival("a", "generated_data/log", facts(1), is_unsettled=True)])
+    (row,) = journal.listing()
+    assert row.is_unsettled
+    confirm(journal, row)
+    journal.record([Arrival("a", "generated_data/log", facts(2))])
+    assert not journal.listing()[-1].is_unsettled
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+def drain(journal: Journal, addresses: tuple[str, ...] = ("a",), **how: Any) -> list[str]:
+    taken = []
+    while (row := journal.claim(addresses, **how)) is not None:
+        taken.append(row.path.rpartition("/")[2])
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("oldest", ["old", "mid", "new"]),
+        ("newest", ["new", "mid", "old"]),
+        ("newest_first_with_backfill", ["new", "mid", "old"]),
+        ("smallest", ["mid", "old", "new"]),
+    ],
+)
+def test_claims_come_in_the_order_that_is_asked_for(journal: Journal, order: str, expected: list[str]) -> None:
+    for name, number, size in (("mid", 2, 10), ("new", 3, 30), ("old", 1, 20)):
+        add(journal, f"generated_data/{name}", number, size=size)
+    assert drain(journal, order=order) == expected
+    assert drain(journal, order=order) == []
+
+
+@pytest.mark.parametrize("order", ["newest", "newest_first_with_backfill", "smallest"])
+def test_a_file_that_arrives_later_is_put_where_it_belongs(journal: Journal, order: str) -> None:
+    for number in range(10):
+        add(journal, f"generated_data/{number}", number, size=100)
+    assert journal.claim(("a",), order=order) is not None
+    add(journal, "generated_data/late", 99, size=1)
+    row = journal.claim(("a",), order=order)
+    assert row is not None and row.path.endswith("/late")
+
+
+def test_a_file_that_failed_comes_after_all_that_did_not(journal: Journal) -> None:
+    for number in range(200):
+        add(journal, f"generated_data/{number:03}", number)
+    for _ in range(3):
+        poison = journal.claim(("a",))
+        assert poison is not None
+        journal.defer(poison, reason="x", wait_s=0)
+        journal.let_go(poison)
+    journal.wake_due()
+    assert drain(journal) == [f"{n:03}" for n in (*range(3, 200), 0, 1, 2)]
+
+
+def test_a_size_limit_leaves_larger_files_to_others(journal: Journal) -> None:
+    add(journal, "generated_data/big", 1, size=100)
+    add(journal, "generated_data/small", 2, size=10)
+    assert journal.has_ready(("a",), largest_bytes=50)
+    assert drain(journal, largest_bytes=50) == ["small"]
+    assert not journal.has_ready(("a",), largest_bytes=50)
+    assert journal.has_ready(("a",), largest_bytes=100)
+    assert drain(journal) == ["big"]
+
+
+def test_only_the_addresses_that_are_named_are_served_in_their_order(journal: Journal) -> None:
+    for name in "abc":
+        add(journal, f"generated_data/{name}", address=name)
+    assert drain(journal, ("c", "a")) == ["c", "a"]
+    assert drain(journal, ("unknown",)) == []
+
+
+def test_a_path_is_never_out_twice(journal: Journal) -> None:
+    journal.record([Arrival(name, "generated_data/x", facts()) for name in "ab"])
+    journal.record([Arrival("a", "generated_data/y", facts(2))])
+    first = journal.claim(("a", "b"))
+    assert first is not None
+    second = journal.claim(("a", "b"))
+    assert second is not None and second.path == "generated_data/y"
+    assert journal.claim(("a", "b")) is None
+    journal.let_go(first)
+    third = journal.claim(("b",))
+    assert third is not None and (third.path, third.address) == ("generated_data/x", "b")
+
+
+def test_a_later_version_waits_until_the_one_that_is_being_sent_is_done(journal: Journal) -> None:
+    add(journal)
+    row = journal.claim(("a",))
+    assert row is not None
+    journal.sending(row, "k", digest())
+    journal.record([Arrival("a", row.path, facts(2))])
+    assert journal.claim(("a",)) is None
+    journal.confirm(row, key="k", digest=digest(), etag="e")
+    journal.let_go(row)
+    later = journal.claim(("a",))
+    assert later is not None and later.facts == facts(2)
+
+
+def test_many_threads_never_claim_the_same_row_and_miss_none(journal: Journal) -> None:
+    journal.record([Arrival("a", f"generated_data/{n}", facts(n)) for n in range(300)])
+    taken: list[int] = []
+
+    def work() -> None:
+        while (row := journal.claim(("a",))) is not None:
+            taken.append(row.id)
+            journal.sending(row, f"k{row.id}", digest())
+            journal.confirm(row, key=f"k{row.id}", digest=digest(), etag="e")
+            journal.let_go(row)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(taken) == [row.id for row in journal.listing()]
+    positions = [row.position for row in journal.listing()]
+    assert sorted(p or 0 for p in positions) == list(range(1, 301))
+    assert journal.tally() == recounted(journal)
+
+
+def test_one_key_of_one_store_is_reserved_by_one_row_at_a_time(journal: Journal) -> None:
+    rows = {name: add(journal, f"generated_data/{name}", address=name) for name in "abc"}
+    for name in "abc":
+        assert journal.claim((name,)) is not None
+    assert journal.reserve_key(rows["a"], "k")
+    assert journal.reserve_key(rows["a"], "k")
+    assert not journal.reserve_key(rows["b"], "k")  # the same store
+    assert journal.reserve_key(rows["c"], "k")  # another store
+    assert journal.reserve_key(rows["a"], "other")
+    assert journal.reserve_key(rows["b"], "k")
+    journal.let_go(rows["b"])
+    assert journal.reserve_key(rows["a"], "k")
+
+
+# -- deliveries -------------------------------------------------------------------------------------------------------
+
+
+def test_a_confirmation_keeps_key_digest_etag_time_and_position(journal: Journal, clock: FakeClock) -> None:
+    row = add(journal)
+    journal.sending(row, "k", digest())
+    assert (journal.row(row.id).state, journal.row(row.id).attempts, journal.row(row.id).key) == (State.SENDING, 1, "k")
+    journal.confirm(row, key="k", digest=digest(), etag="e")
+    done = journal.row(row.id)
+    assert (done.state, done.key, done.digest, done.etag, done.position) == (State.CONFIRMED, "k", digest(), "e", 1)
+    assert done.confirmed_at == clock.now().timestamp()
+
+
+def test_positions_only_grow_and_one_that_was_there_already_gets_none(open_journal: Callable[..., Journal]) -> None:
+    journal = open_journal()
+    confirm(journal, add(journal, "generated_data/1"))
+    copy = add(journal, "generated_data/2")
+    journal.confirm(copy, key="k", digest=digest(), etag=None)
+    assert journal.row(copy.id).position is None
+    assert journal.row(copy.id).state is State.CONFIRMED
+    journal.vanished([1])
+    journal.close()
+    journal = open_journal()
+    confirm(journal, add(journal, "generated_data/3"), "k3")
+    assert [row.position for row in journal.listing()] == [1, None, 2]
+
+
+def test_the_occupant_of_a_key_is_what_was_confirmed_last_in_that_store(journal: Journal) -> None:
+    assert journal.occupant("a", "k") is None
+    row = add(journal)
+    journal.sending(row, "k", digest("1"))
+    assert journal.occupant("a", "k") is None
+    journal.confirm(row, key="k", digest=digest("1"), etag="e")
+    assert journal.occupant("a", "k") == digest("1").sha256
+    assert journal.occupant("b", "k") == digest("1").sha256  # the same store
+    assert journal.occupant("c", "k") is None
+    confirm(journal, add(journal, "generated_data/y"), "k", "2")
+    assert journal.occupant("a", "k") == digest("2").sha256
+    journal.vanished([1, 2])
+    assert journal.occupant("a", "k") == digest("2").sha256
+
+
+def test_an_address_that_moves_to_another_store_finds_no_occupants_there(journal: Journal) -> None:
+    confirm(journal, add(journal))
+    journal.set_stores({**STORES, "a": "s3 three"})
+    assert journal.occupant("a", "k") is None
+    confirm(journal, add(journal, "generated_data/y"), "k", "there")
+    assert journal.occupant("a", "k") == digest("there").sha256
+    assert journal.occupant("b", "k") == digest().sha256
+    journal.set_stores(STORES)
+    assert journal.occupant("a", "k") == digest().sha256
+    confirm(journal, add(journal, "generated_data/z"), "k", "back")
+    assert journal.occupant("a", "k") == journal.occupant("b", "k") == digest("back").sha256
+
+
+def test_a_deferred_row_is_due_by_the_monotonic_clock(journal: Journal, clock: FakeClock) -> None:
+    row = add(journal)
+    assert journal.next_due_s() is None
+    journal.defer(row, reason="link", wait_s=10)
+    now = journal.row(row.id)
+    assert (now.state, now.reason, now.attempts) == (State.WAITING, "link", 1)
+    clock.jump(1e9)
+    assert journal.wake_due() == 0
+    clock.jump(-2e9)
+    clock.advance(9)
+    assert (journal.wake_due(), journal.next_due_s()) == (0, 1.0)
+    clock.advance(2)
+    assert (journal.next_due_s(), journal.wake_due(), journal.next_due_s()) == (0.0, 1, None)
+    assert (journal.row(row.id).state, journal.row(row.id).reason, journal.row(row.id).attempts) == (State.READY, "", 1)
+
+
+def test_rows_that_wait_for_the_store_wake_together_or_some_at_a_time_with_their_attempts_forgiven(
+    journal: Journal,
+) -> None:
+    for number, reason in enumerate(["link", "link", "store", "file: x"]):
+        journal.defer(add(journal, f"generated_data/{number}"), reason=reason, wait_s=99)
+    assert journal.wake(["link", "store"], limit=1) == 1
+    assert journal.wake(["link", "store"]) == 2
+    assert journal.wake(["link", "store"]) == 0
+    assert [(row.state, row.attempts) for row in journal.listing()] == [(State.READY, 0)] * 3 + [(State.WAITING, 1)]
+
+
+def test_a_released_row_is_not_charged_with_the_attempt(journal: Journal) -> None:
+    row = add(journal)
+    journal.release(row)  # it was not sent yet: nothing to do
+    journal.sending(row, "k", digest())
+    journal.release(row)
+    assert (journal.row(row.id).state, journal.row(row.id).attempts) == (State.READY, 0)
+
+
+def test_the_next_run_sends_again_what_was_being_sent_or_waited(open_journal: Callable[..., Journal]) -> None:
+    journal = open_journal()
+    journal.sending(add(journal, "generated_data/1"), "k", digest())
+    journal.defer(add(journal, "generated_data/2"), reason="link", wait_s=1e9)
+    journal.finish(add(journal, "generated_data/3"), State.PARKED, reason="no")
+    journal.ask("a", "generated_data/4")
+    confirm(journal, add(journal, "generated_data/5"), "k5")
+    journal.close()
+    journal = open_journal()
+    assert journal.recover() == 2
+    assert states(journal) == [State.READY, State.READY, State.PARKED, State.SETTLING, State.CONFIRMED]
+    assert journal.recover() == 0
+    assert journal.tally() == recounted(journal)
+
+
+def test_retry_releases_parked_and_waiting_rows_of_some_paths_or_of_all(journal: Journal) -> None:
+    for number in range(4):
+        row = add(journal, f"generated_data/{number}")
+        if number % 2:
+            journal.defer(row, reason="link", wait_s=1e9)
+        else:
+            journal.finish(row, State.PARKED, reason="no")
+    confirm(journal, add(journal, "generated_data/done"))
+    assert journal.retry(["generated_data/0", "generated_data/done", "generated_data/none"]) == 1
+    assert journal.retry() == 3
+    assert [(row.state, row.reason, row.attempts) for row in journal.listing()][:4] == [(State.READY, "", 0)] * 4
+    assert journal.retry() == 0
+
+
+# -- a row that is overtaken while a worker has it --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fate", [State.SUPERSEDED, State.GONE])
+def test_what_the_intake_found_while_a_worker_had_the_row_stands(journal: Journal, fate: State) -> None:
+    add(journal)
+    row = journal.claim(("a",))
+    assert row is not None
+    if fate is State.GONE:
+        journal.vanished([row.id])
+    else:
+        journal.record([Arrival("a", row.path, facts(2))])
+    with pytest.raises(FileChanged):
+        journal.sending(row, "k", digest())
+    journal.finish(row, State.GONE)
+    journal.finish(row, State.SETTLING)
+    journal.finish(row, State.PARKED, reason="no")
+    journal.defer(row, reason="link", wait_s=1)
+    journal.release(row)
+    journal.confirm(row, key="k", digest=digest(), etag=None)
+    now = journal.row(row.id)
+    assert (now.state, now.reason, now.key) == (fate, "", None)
+    assert journal.tally() == recounted(journal)
+
+
+# -- illegal moves ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.READY, State.CONFIRMED, State.LOST])
+def test_a_move_that_the_model_does_not_have_is_refused_and_changes_nothing(journal: Journal, state: State) -> None:
+    row = confirm(journal, add(journal))
+    with pytest.raises(ValueError, match="cannot go from confirmed"):
+        journal.finish(row, state)
+    with pytest.raises(ValueError, match="cannot go from confirmed"):
+        journal.confirm(row, key="other", digest=digest("other"), etag="e")
+    assert journal.row(row.id) == row
+    assert journal.tally() == recounted(journal)
+
+
+def test_what_is_lost_is_never_sent_again_and_every_state_has_its_moves() -> None:
+    assert set(TRANSITIONS) == set(State)
+    # But for a request that was on its way when the file was dropped, and that succeeded.
+    assert TRANSITIONS[State.LOST] <= {State.REMOVED}
+    assert TRANSITIONS[State.CONFIRMED] == {State.REMOVED}
+    assert all(State.CONFIRMED not in TRANSITIONS[state] for state in (State.SETTLING, State.WAITING, State.PARKED))
+
+
+# -- commits ----------------------------------------------------------------------------------------------------------
+
+
+def test_threads_that_write_together_share_commits_and_a_change_that_fails_is_rolled_back_alone(
+    journal: Journal,
+) -> None:
+    rows = [add(journal, f"generated_data/{n}") for n in range(40)]
+    confirm(journal, rows[39])
+    begun, commits = threading.Event(), 0
+
+    def count(statement: str) -> None:
+        nonlocal commits
+        commits += statement == "COMMIT"
+
+    def hold(connection: sqlite3.Connection) -> None:
+        begun.set()
+        deadline = threading.Event()
+        while len(journal._queue) < 41 and not deadline.wait(0.005):
+            pass
+
+    journal._writer.set_trace_callback(count)
+    holder = threading.Thread(target=lambda: journal._write(hold))
+    holder.start()
+    assert begun.wait(30)
+    errors: list[Exception] = []
+
+    def write(row: Row) -> None:
+        try:
+            journal.sending(row, f"k{row.id}", digest())
+        except ValueError as error:
+            errors.append(error)
+
+    def write_and_fail() -> None:
+        def apply(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO note VALUES ('half', 'done')")
+            raise ValueError("after a write")
+
+        with pytest.raises(ValueError, match="after a write"):
+            journal._write(apply)
+
+    threads = [threading.Thread(target=write, args=(row,)) for row in rows]
+    threads.append(threading.Thread(target=write_and_fail))
+    for thread in threads:
+        thread.start()
+    for thread in (*threads, holder):
+        thread.join(60)
+        assert not thread.is_alive()
+    assert commits == 2
+    assert len(errors) == 1
+    assert journal.note("half") is None
+    assert states(journal) == [State.SENDING] * 39 + [State.CONFIRMED]
+    assert journal.tally() == recounted(journal)
+
+
+class Commits:
+    """What `synchronous` stands at when each commit is made. In WAL mode FULL is the one that fsyncs."""
+
+    def __init__(self, journal: Journal) -> None:
+        (level,) = journal._writer.execute("PRAGMA synchronous").fetchone()
+        self.mode = {1: "NORMAL", 2: "FULL"}[level]
+        self.modes: list[str] = []
+        journal._writer.set_trace_callback(self._hear)
+
+    def _hear(self, statement: str) -> None:
+        if statement.startswith("PRAGMA synchronous="):
+            self.mode = statement.partition("=")[2]
+        elif statement == "COMMIT":
+            self.modes.append(self.mode)
+
+
+def test_a_durable_write_is_synced_to_the_card_and_others_are_not(journal: Journal) -> None:
+    assert journal._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    row = add(journal)
+    commits = Commits(journal)
+    for _ in range(2):
+        commits.modes.clear()
+        row = add(journal, number=row.facts.mtime_ns + 1)
+        journal.sending(row, "k", digest())
+        journal.upload_begun(row, "u", key="k", sha256=digest().sha256, part_bytes=5)
+        journal.part_done(row, Part(1, 5, "e"), digest().md5)
+        journal.release(row)
+        journal.sending(row, "k", digest())
+        journal.confirm(row, key="k", digest=digest(), etag="e")
+        journal.ask("a", f"generated_data/{row.id}")
+        journal.retry()
+        journal.set_note("n", "v")
+        assert commits.modes == ["NORMAL"] * 2 + ["FULL"] * 2 + ["NORMAL"] * 2 + ["FULL"] * 3 + ["NORMAL"]
+
+
+def test_a_durable_write_that_shares_its_commit_makes_the_whole_commit_durable(journal: Journal) -> None:
+    rows = [add(journal, f"generated_data/{n}") for n in range(2)]
+    for row in rows:
+        journal.sending(row, f"k{row.id}", digest())
+    begun = threading.Event()
+
+    def hold(connection: sqlite3.Connection) -> None:
+        begun.set()
+        pause = threading.Event()
+        while len(journal._queue) < 2:
+            pause.wait(0.005)
+
+    commits = Commits(journal)
+    threads = [
+        threading.Thread(target=lambda: journal._write(hold)),
+        threading.Thread(target=lambda: journal.release(rows[0])),
+        threading.Thread(target=lambda: journal.confirm(rows[1], key="k", digest=digest(), etag="e")),
+    ]
+    threads[0].start()
+    assert begun.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert commits.modes == ["NORMAL", "FULL"]
+
+
+# -- multipart --------------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_is_remembered_with_its_parts_until_it_is_confirmed(open_journal: Callable[..., Journal]) -> None:
+    journal = open_journal()
+    row = add(journal)
+    assert journal.upload_of(row) is None
+    journal.sending(row, "k", digest())
+    journal.upload_begun(row, "u", key="k", sha256=digest().sha256, part_bytes=5)
+    for number in (2, 1, 10, 2):
+        journal.part_done(row, Part(number, 5, f"e{number}"), digest(str(number)).md5)
+    journal.close()
+    journal = open_journal()
+    journal.recover()
+    upload = journal.upload_of(row)
+    assert upload is not None
+    assert (upload.upload_id, upload.key, upload.sha256, upload.part_bytes) == ("u", "k", digest().sha256, 5)
+    assert upload.parts == tuple((Part(n, 5, f"e{n}"), digest(str(n)).md5) for n in (1, 2, 10))
+    confirm(journal, row)
+    assert journal.upload_of(row) is None
+
+
+def test_an_upload_that_begins_anew_has_no_parts(journal: Journal) -> None:
+    row = add(journal)
+    for upload_id in ("u1", "u2"):
+        journal.upload_begun(row, upload_id, key="k", sha256=digest().sha256, part_bytes=5)
+        upload = journal.upload_of(row)
+        assert upload is not None and (upload.upload_id, upload.parts) == (upload_id, ())
+        journal.part_done(row, Part(1, 5, "e"), digest().md5)
+    journal.upload_ended(row.id)
+    assert journal.upload_of(row) is None
+
+
+def test_orphans_are_our_own_uploads_that_nobody_will_complete(journal: Journal) -> None:
+    fates = [State.SUPERSEDED, State.GONE, State.PARKED, State.READY]
+    for number, fate in enumerate(fates):
+        row = add(journal, f"generated_data/{number}")
+        journal.upload_begun(row, f"u{number}", key=f"k{number}", sha256=digest().sha256, part_bytes=5)
+        if fate is not State.READY:
+            journal.finish(row, fate)
+    assert journal.orphans(("a", "b")) == [(1, "k0", "u0"), (2, "k1", "u1"), (3, "k2", "u2")]
+    assert journal.orphans(("b",)) == []
+
+
+# -- counts, ages, notes ----------------------------------------------------------------------------------------------
+
+
+def test_the_tally_notices_what_another_process_wrote(open_journal: Callable[..., Journal]) -> None:
+    ours, theirs = open_journal(), open_journal()
+    add(ours)
+    theirs.ask("b", "generated_data/y")
+    assert ours.tally() == theirs.tally() == recounted(ours)
+    assert ours.tally()[("b", State.SETTLING, "")] == Tally(1, 0)
+    theirs.finish(theirs.row(1), State.PARKED, reason="no")
+    add(ours, "generated_data/z")
+    assert ours.tally() == recounted(ours)
+    assert ours.count_of(State.PARKED) == 1
+
+
+def test_an_address_that_only_another_process_knew_can_be_asked_and_counted(
+    open_journal: Callable[..., Journal],
+) -> None:
+    ours, theirs = open_journal(), open_journal()
+    theirs.set_stores({**STORES, "new": "s3 four"})
+    add(theirs, address="new")
+    assert ours.tally()[("new", State.READY, "")].files == 1
+
+
+def test_the_age_of_the_oldest_owed_file_counts_by_journal_time(journal: Journal, clock: FakeClock) -> None:
+    assert journal.oldest_owed() is None
+    first = add(journal, "generated_data/1")
+    clock.advance(100)
+    add(journal, "generated_data/2", address="b")
+    clock.advance(10)
+    assert (journal.oldest_owed(), journal.oldest_owed("b"), journal.oldest_owed("c")) == (110, 10, None)
+    clock.jump(-1e9)
+    assert journal.oldest_owed() == 110
+    journal.finish(first, State.PARKED, reason="no")
+    assert journal.oldest_owed() == 10
+
+
+def reopen_after(open_journal: Callable[..., Journal], wall: datetime, *, owed_age_s: float) -> float | None:
+    """Age of a file that was `owed_age_s` old when the power went, in a run that begins at `wall`."""
+    clock = FakeClock(datetime(2025, 6, 1, tzinfo=UTC), monotonic=5_000)
+    journal = open_journal(clock)
+    add(journal, "generated_data/owed")
+    clock.advance(owed_age_s)
+    confirm(journal, add(journal, "generated_data/done"))
+    journal.close()
+    return open_journal(FakeClock(wall, monotonic=3)).oldest_owed()
+
+
+@pytest.mark.parametrize(
+    ("wall", "age_s"),
+    [
+        (datetime(2025, 6, 1, 1, tzinfo=UTC), 3_600),  # half an hour off
+        (datetime(1970, 1, 1, tzinfo=UTC), 1_800),  # a board without a clock
+        (datetime(2025, 5, 1, tzinfo=UTC), 1_800),  # set back
+        (datetime(2035, 1, 1, tzinfo=UTC), 1_800),  # far ahead
+        (datetime(2025, 9, 1, tzinfo=UTC), 92 * 86_400),  # a season in a drawer
+    ],
+)
+def test_an_age_survives_a_reboot_whatever_the_wall_clock_says_then(
+    open_journal: Callable[..., Journal], wall: datetime, age_s: float
+) -> None:
+    assert reopen_after(open_journal, wall, owed_age_s=1_800) == pytest.approx(age_s)
+
+
+def test_runs_that_all_begin_in_1970_still_add_up(open_journal: Callable[..., Journal]) -> None:
+    for run in range(4):
+        clock = FakeClock(datetime(1970, 1, 1, tzinfo=UTC), monotonic=1)
+        journal = open_journal(clock)
+        if run == 0:
+            add(journal, "generated_data/owed")
+        clock.advance(600)
+        confirm(journal, add(journal, f"generated_data/{run}"), f"k{run}")
+        age_s = journal.oldest_owed()
+        journal.close()
+        assert age_s == pytest.approx(600 * (run + 1))
+
+
+def test_notes_are_kept_and_replaced(open_journal: Callable[..., Journal]) -> None:
+    journal = open_journal()
+    assert journal.note("store") is None
+    journal.set_note("store", "1")
+    journal.set_note("store", "2")
+    journal.close()
+    assert open_journal().note("store") == "2"
+
+
+# -- the file itself --------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_database_is_brought_to_the_newest_schema(
+    tmp_path: Path, open_journal: Callable[..., Journal]
+) -> None:
+    sqlite3.connect(tmp_path / "journal.db").close()
+    journal = open_journal()
+    add(journal)
+    (version,) = journal._read("PRAGMA user_version")[0]
+    assert version >= 1
+    journal.close()
+    assert len(open_journal().listing()) == 1
+
+
+def test_a_journal_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path, clock: FakeClock) -> None:
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        connection.execute("CREATE TABLE future(x)")
+        connection.execute("PRAGMA user_version = 1000")
+    with pytest.raises(JournalBroken, match="schema 1000"):
+        Journal(str(tmp_path), clock)
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to have a header of its own" * 40, b"\0" * 4096])
+def test_a_file_that_is_no_journal_is_reported_by_its_name(tmp_path: Path, clock: FakeClock, content: bytes) -> None:
+    (tmp_path / "journal.db").write_bytes(content)
+    with pytest.raises(JournalBroken, match=r"journal\.db"):
+        Journal(str(tmp_path), clock)
+
+
+def test_a_state_directory_that_is_missing_is_reported(tmp_path: Path, clock: FakeClock) -> None:
+    with pytest.raises(JournalBroken):
+        Journal(str(tmp_path / "missing"), clock)
+
+
+FULL_DISK = """
+import resource, sys
+from syncagent.core.errors import JournalBroken
+from syncagent.core.model import Facts, State
+from syncagent.edges.clock import Clock
+from syncagent.edges.journal import Arrival, Journal
+sys.path.insert(0, {root!r})
+from tests.integration.test_journal import digest, recounted
+
+journal = Journal(sys.argv[1], Clock())
+journal.set_stores({{"a": "s"}})
+def arrivals(first):
+    return [Arrival("a", f"generated_data/{{'n' * 200}}{{n}}", Facts(1, n, n, n)) for n in range(first, first + 50)]
+journal.record(arrivals(0))
+victim = journal.listing()[0]
+journal.sending(victim, "k", digest())
+before = journal.tally()
+journal.tally()
+resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, resource.RLIM_INFINITY))
+failures, first = 0, 1000
+while failures < 3:
+    counted = journal.tally()
+    try:
+        journal.record(arrivals(first))
+        first += 50
+        assert first < 100_000
+    except JournalBroken as error:
+        failures += 1
+        assert "journal.db" in str(error), error
+        assert journal.tally() == counted == recounted(journal), "a failed write left something behind"
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+try:
+    journal.release(victim)
+    print("released while full")
+except JournalBroken:
+    print("stranded")
+assert journal.row(1).path == victim.path
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert journal.record(arrivals(200_000)) == 50
+journal.wake_due()
+assert journal.row(victim.id).state is State.READY, journal.row(victim.id).state
+assert journal.tally() == recounted(journal)
+journal.close()
+again = Journal(sys.argv[1], Clock())
+assert again.tally() == recounted(again)
+print("works again")
+"""
+
+
+def test_a_full_disk_breaks_a_write_leaves_nothing_behind_and_the_journal_works_again_after_it(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK.format(root=root), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=root,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["stranded", "works again"]
+
+
+def test_a_second_process_that_writes_holds_up_nobody(tmp_path: Path, journal: Journal) -> None:
+    other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None, timeout=30)
+    other.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=lambda: add(journal))
+    thread.start()
+    assert journal.listing() == []  # reading goes on
+    other.execute("COMMIT")
+    thread.join(30)
+    assert states(journal) == [State.READY]
+    other.close()
+
+
+def test_a_kill_in_the_middle_of_a_transaction_leaves_the_rows_as_they_were(tmp_path: Path, journal: Journal) -> None:
+    row = add(journal)
+    child = (
+        "import os, sys; from syncagent.edges.clock import Clock; from syncagent.edges.journal import Journal\n"
+        "journal = Journal(sys.argv[1], Clock())\n"
+        "def apply(connection):\n"
+        "    connection.execute(\"UPDATE version SET state = 'lost'\"); os.kill(os.getpid(), 9)\n"
+        "journal._write(apply)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", child, str(tmp_path)], timeout=60, check=False)
+    assert done.returncode == -9
+    assert journal.row(row.id) == row
+    assert journal.tally() == recounted(journal)
+    confirm(journal, row)

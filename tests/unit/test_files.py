@@ -1,0 +1,483 @@
+"""The file system as it is: no link followed, no device opened, writers seen, and no byte of another version read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from syncagent.core.errors import AlreadyRunning, FileChanged, FileVanished, Transient, Trouble
+from syncagent.edges import files
+from syncagent.edges.files import (
+    Content,
+    Hold,
+    Lease,
+    Listing,
+    PinnedFile,
+    facts_of,
+    is_held,
+    look,
+    open_file,
+    scan_directory,
+    sight,
+)
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture(autouse=True)
+def lease_signal_is_ignored() -> Iterator[None]:
+    """A writer that comes while a lease is held sends SIGIO, whose default action ends the process."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGIO, before)
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts Python programs that print a line when they are ready, and go on until they read one."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(program: str, *arguments: str) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        running.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        return child
+
+    yield start
+    for child in running:
+        child.kill()
+        child.communicate()
+
+
+def step(child: subprocess.Popen[str]) -> None:
+    """Let the program go on to its next "ready"."""
+    assert child.stdin is not None and child.stdout is not None
+    child.stdin.write("\n")
+    child.stdin.flush()
+    assert child.stdout.readline() == "ready\n"
+
+
+def pinned(root: Path, name: str = "f", *, unsettled: bool = False) -> PinnedFile:
+    return PinnedFile.open(str(root), name, facts=facts_of(os.stat(root / name)), unsettled=unsettled)
+
+
+# -- leases -----------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+print("ready", flush=True); sys.stdin.readline()
+os.close(fd)
+print("ready", flush=True); sys.stdin.readline()
+"""
+
+MAPPER = """
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+mapped = mmap.mmap(fd, 0)
+os.close(fd)
+print("ready", flush=True); sys.stdin.readline()
+mapped.close()
+print("ready", flush=True); sys.stdin.readline()
+"""
+
+READER = """
+import sys
+file = open(sys.argv[1], "rb")
+print("ready", flush=True); sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("program", [WRITER, MAPPER], ids=["open descriptor", "mapping whose descriptor was closed"])
+def test_a_writer_in_another_process_is_seen_until_it_lets_go(
+    tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], program: str
+) -> None:
+    (tmp_path / "f").write_bytes(CONTENT)
+    assert sight(str(tmp_path), "f").lease is Lease.FREE
+    writer = spawn(program, str(tmp_path / "f"))
+    assert sight(str(tmp_path), "f").lease is Lease.BUSY
+    with pytest.raises(FileChanged, match="opened for writing"):
+        pinned(tmp_path)
+    step(writer)
+    assert sight(str(tmp_path), "f").lease is Lease.FREE
+    pinned(tmp_path).close()
+
+
+def test_a_reader_does_not_hold_a_file_up(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]) -> None:
+    (tmp_path / "f").write_bytes(CONTENT)
+    spawn(READER, str(tmp_path / "f"))
+    assert sight(str(tmp_path), "f").lease is Lease.FREE
+
+
+def test_a_lease_is_given_back_so_that_writers_are_not_held_up(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(CONTENT)
+    fd = open_file(str(tmp_path), "f")
+    assert files.ask_lease(fd) == (Lease.FREE, "")
+    # Were it still held, opening for writing without waiting would fail.
+    os.close(os.open(tmp_path / "f", os.O_WRONLY | os.O_NONBLOCK))
+    os.close(fd)
+
+
+def test_where_there_are_no_leases_it_is_said_why(tmp_path: Path) -> None:
+    fd = os.open("/proc/self/status", os.O_RDONLY)
+    lease, why = files.ask_lease(fd)
+    os.close(fd)
+    if lease is not Lease.FREE:
+        assert lease is Lease.UNAVAILABLE and why
+    (tmp_path / "theirs").write_bytes(CONTENT)
+    os.chmod(tmp_path, 0o755)
+    os.chmod(tmp_path / "theirs", 0o644)
+    program = (
+        "import os, sys; fd = os.open(sys.argv[1], os.O_RDONLY); os.setgid(65534); os.setuid(65534)\n"
+        "from syncagent.edges.files import ask_lease; print(*ask_lease(fd))"
+    )
+    if os.getuid() == 0:
+        done = subprocess.run(
+            [sys.executable, "-c", "import syncagent.edges.files\n" + program, str(tmp_path / "theirs")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert "Lease.UNAVAILABLE" in done.stdout and "CAP_LEASE" in done.stdout
+
+
+def test_a_file_is_read_without_changing_its_access_time(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(CONTENT)
+    os.utime(tmp_path / "f", ns=(1, 10**18))
+    with pinned(tmp_path) as file:
+        file.digest()
+    assert os.stat(tmp_path / "f").st_atime_ns == 1
+
+
+# -- links, FIFOs, sockets, devices -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A root with a secret beside it."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    (tmp_path / "root" / "d").mkdir(parents=True)
+    (tmp_path / "root" / "d" / "f").write_bytes(CONTENT)
+    return tmp_path / "root"
+
+
+def test_a_link_in_place_of_the_file_or_on_the_way_is_never_followed(tree: Path) -> None:
+    os.symlink("../outside/secret", tree / "leaf")
+    os.symlink("../outside", tree / "middle")
+    os.symlink("d/f", tree / "inner")
+    for path in ("leaf", "middle/secret", "inner", "middle"):
+        with pytest.raises(FileVanished):
+            open_file(str(tree), path)
+    assert look(str(tree), "middle/secret") is None
+    assert not files.is_file(look(str(tree), "leaf"))
+    (listing,) = scan_directory(str(tree), "middle")
+    assert listing.missing and not listing.files
+
+
+def test_a_directory_that_is_swapped_for_a_link_while_it_is_looked_at_leaks_nothing(tree: Path) -> None:
+    os.symlink("../outside", tree / "link")
+    (tree / "d" / "secret").write_text("harmless")
+    parked = tree / "parked"
+    for _ in range(200):
+        os.rename(tree / "d", parked)
+        os.rename(tree / "link", tree / "d")
+        with pytest.raises(FileVanished):
+            open_file(str(tree), "d/secret")
+        os.rename(tree / "d", tree / "link")
+        os.rename(parked, tree / "d")
+        fd = open_file(str(tree), "d/secret")
+        assert os.pread(fd, 10, 0) == b"harmless"
+        os.close(fd)
+
+
+@pytest.mark.parametrize("path", ["../outside/secret", "d/../../outside/secret", "d/../d/f", "./d/f", "d//f", "/d/f"])
+def test_a_path_that_is_not_made_of_names_leads_nowhere(tree: Path, path: str) -> None:
+    with pytest.raises(FileVanished):
+        open_file(str(tree), path)
+    assert look(str(tree), path) is None
+
+
+def test_the_root_itself_may_be_a_link_for_the_owner_chose_it(tree: Path) -> None:
+    os.symlink("root", tree.parent / "chosen")
+    os.close(open_file(str(tree.parent / "chosen"), "d/f"))
+
+
+def test_fifos_sockets_devices_and_directories_are_told_and_never_opened(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tree / "fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tree / "socket"))
+    names = {"fifo": "fifo", "socket": "socket"}
+    os.symlink("nowhere", tree / "dangling")
+    if os.getuid() == 0:
+        os.mknod(tree / "device", 0o600 | 0o020000, os.makedev(1, 5))
+        names["device"] = "device"
+    opened: list[object] = []
+    real_open = os.open
+
+    def watched(path: object, *how: object, **more: object) -> int:
+        opened.append(path)
+        return real_open(path, *how, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", watched)
+    for name in (*names, "d"):
+        with pytest.raises(FileVanished, match="is now a"):
+            open_file(str(tree), name)
+    assert set(opened) == {str(tree)}
+    (listing,) = scan_directory(str(tree), "")
+    assert listing.odd == {**names, "dangling": "link"}
+    assert listing.directories == ["d"]
+    assert listing.files == {}
+
+
+def test_what_is_not_there_has_vanished_and_what_may_not_be_read_is_trouble_of_its_own(tree: Path) -> None:
+    for path in ("nothing", "nothing/f", "d/f/g"):
+        with pytest.raises(FileVanished):
+            open_file(str(tree), path)
+        assert look(str(tree), path) is None
+    with pytest.raises(Transient) as caught:
+        open_file(str(tree), "d/" + "n" * 300)
+    assert caught.value.trouble is Trouble.FILE
+    with pytest.raises(FileVanished):
+        open_file(str(tree / "no root"), "f")
+
+
+def test_descriptors_are_closed_whatever_happens(tree: Path) -> None:
+    os.mkfifo(tree / "fifo")
+    before = len(os.listdir("/proc/self/fd"))
+    for path in ("fifo", "nothing", "d/nothing", "d/f/x", "../x", "d"):
+        with pytest.raises(FileVanished):
+            open_file(str(tree), path)
+        look(str(tree), path)
+    list(scan_directory(str(tree), "nothing"))
+    with pytest.raises(FileChanged):
+        PinnedFile.open(str(tree), "d/f", facts=facts_of(os.stat(tree)))
+    with pinned(tree, "d/f"):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- scanning ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_is_listed_in_chunks_that_together_hold_every_file_once(tmp_path: Path) -> None:
+    expected = {}
+    for number in range(25):
+        (tmp_path / f"{number}").write_bytes(b"x" * number)
+        expected[f"{number}"] = facts_of(os.stat(tmp_path / f"{number}"))
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "deep").write_text("not listed")
+    listings = list(scan_directory(str(tmp_path), "", chunk=10))
+    assert [len(listing.files) for listing in listings] == [10, 10, 5]
+    found: dict[str, object] = {}
+    for listing in listings:
+        found.update(listing.files)
+    assert found == expected
+    assert [name for listing in listings for name in listing.directories] == ["inner"]
+    assert not any(listing.error or listing.missing for listing in listings)
+
+
+def test_names_that_are_not_utf8_survive_a_scan(tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/d\xe9")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9/f\xff\n")).write_bytes(b"x")
+    (outer,) = scan_directory(str(tmp_path), "")
+    (inner,) = scan_directory(str(tmp_path), outer.directories[0])
+    assert [os.fsencode(name) for name in inner.files] == [b"f\xff\n"]
+    assert sight(str(tmp_path), f"{inner.path}/{next(iter(inner.files))}").facts.size_bytes == 1
+
+
+@pytest.mark.parametrize("path", ["missing", "file", "file/below"])
+def test_a_directory_that_is_not_there_is_missing_and_no_error(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("x")
+    assert list(scan_directory(str(tmp_path), path)) == [Listing(path, missing=True)]
+
+
+def test_a_file_that_vanishes_during_the_scan_is_left_out(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}").write_bytes(b"x")
+    scan = scan_directory(str(tmp_path), "", chunk=5)
+    first = next(scan)
+    for name in os.listdir(tmp_path):
+        if name not in first.files:
+            os.unlink(tmp_path / name)
+    rest = list(scan)
+    assert not any(listing.error for listing in rest)
+
+
+# -- pinned files -----------------------------------------------------------------------------------------------------
+
+
+def test_a_pinned_file_reads_its_bytes_and_their_digest(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(CONTENT)
+    with pinned(tmp_path) as file:
+        assert file.size_bytes == len(CONTENT)
+        assert file.read(100, 300) == CONTENT[100:400]
+        assert file.digest().sha256 == hashlib.sha256(CONTENT).digest()
+        assert file.digest(256, 1000).md5 == hashlib.md5(CONTENT[256:1256]).digest()
+        file.check()
+
+
+def _append(path: Path) -> None:
+    with open(path, "ab") as file:
+        file.write(b"more")
+
+
+def _rewrite(path: Path) -> None:
+    status = os.stat(path)
+    with open(path, "r+b") as file:
+        file.write(b"other bytes")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: os.truncate(path, 10),
+    "grown": _append,
+    "rewritten under its old size and mtime": _rewrite,
+    "touched": lambda path: os.utime(path),
+    "replaced": lambda path: os.replace(path.parent / "other", path),
+    "removed": lambda path: os.unlink(path),
+}
+
+
+def backdated(path: Path, content: bytes = CONTENT) -> Path:
+    """A file whose times lie so far back that every change of it shows, however coarse the kernel's clock."""
+    path.write_bytes(content)
+    os.utime(path, ns=(10**18, 10**18))
+    ctime_ns = os.stat(path).st_ctime_ns
+    probe = path.parent / "probe"
+    while True:  # until the kernel's clock has ticked
+        probe.write_bytes(b"")
+        if os.stat(probe).st_ctime_ns > ctime_ns:
+            return path
+
+
+@pytest.mark.parametrize("how", list(CHANGES))
+def test_any_change_of_a_pinned_file_is_found_by_a_check_and_by_the_end_of_a_body(tmp_path: Path, how: str) -> None:
+    backdated(tmp_path / "other")
+    backdated(tmp_path / "f")
+    with pinned(tmp_path) as file:
+        body = file.stretch(0, file.size_bytes)
+        assert body.read(1000) == CONTENT[:1000]
+        CHANGES[how](tmp_path / "f")
+        with pytest.raises(FileChanged):
+            file.check()
+        with pytest.raises(FileChanged):
+            while body.read(4000):
+                pass
+        with pytest.raises(FileChanged):
+            PinnedFile.open(str(tmp_path), "f", facts=file.facts) if how != "removed" else file.check()
+
+
+def test_a_truncated_file_never_gives_fewer_bytes_than_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(CONTENT)
+    with pinned(tmp_path) as file:
+        os.truncate(tmp_path / "f", 10)
+        with pytest.raises(FileChanged, match="cut short"):
+            file.read(0, 20)
+        with pytest.raises(FileChanged, match="cut short"):
+            file.digest()
+
+
+def test_a_stretch_can_be_sent_again(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(CONTENT)
+    with pinned(tmp_path) as file:
+        body = file.stretch(100, 1000)
+        assert body.size_bytes == 1000
+        for _ in range(2):
+            assert b"".join(iter(lambda: body.read(64), b"")) == CONTENT[100:1100]
+            body.rewind()
+        assert body.read() == CONTENT[100:1100]
+        assert body.read() == b""
+
+
+def test_an_unsettled_version_may_grow_but_not_shrink(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(CONTENT)
+    with open(tmp_path / "f", "ab") as writer, pinned(tmp_path, unsettled=True) as file:
+        writer.write(b"more")
+        writer.flush()
+        assert file.stretch(0, file.size_bytes).read() == CONTENT
+        os.truncate(tmp_path / "f", 10)
+        with pytest.raises(FileChanged):
+            file.check()
+
+
+def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"")
+    with pinned(tmp_path) as file:
+        assert file.read(0, 0) == b""
+        assert file.digest().md5 == hashlib.md5(b"").digest()
+        assert file.stretch(0, 0).read() == b""
+
+
+def test_content_in_memory_is_a_body_like_others() -> None:
+    body = Content(CONTENT)
+    assert body.size_bytes == len(CONTENT)
+    assert b"".join(iter(lambda: body.read(1000), b"")) == CONTENT
+    body.rewind()
+    assert body.read() == CONTENT
+    assert body.read(10) == b""
+
+
+# -- holds ------------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from syncagent.edges.files import Hold
+hold = Hold(sys.argv[1])
+print("ready", flush=True); sys.stdin.readline()
+"""
+
+
+def test_a_second_hold_is_refused_with_the_pid_of_the_first_and_a_dead_holders_is_free(
+    tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
+    path = str(tmp_path / "lock")
+    assert is_held(path) is None
+    holder = spawn(HOLDER, path)
+    assert is_held(path) == holder.pid
+    with pytest.raises(AlreadyRunning, match=rf"PID {holder.pid}\b"):
+        Hold(path)
+    holder.kill()
+    holder.wait(30)
+    assert is_held(path) is None
+    hold = Hold(path)
+    assert is_held(path) == os.getpid()
+    with pytest.raises(AlreadyRunning):
+        Hold(path)
+    hold.release()
+    assert is_held(path) is None
+    Hold(path).release()
+
+
+def test_a_hold_does_not_follow_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    os.symlink("precious", tmp_path / "lock")
+    with pytest.raises(OSError):
+        Hold(str(tmp_path / "lock"))
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_space_and_devices_of_what_is_away(tmp_path: Path) -> None:
+    free, total, inodes = files.space_of(str(tmp_path))
+    assert 0 <= free <= total and 0 <= inodes <= 100
+    with pytest.raises(Transient) as caught:
+        files.space_of(str(tmp_path / "away"))
+    assert caught.value.trouble is Trouble.DISK
+    assert files.device_of(str(tmp_path / "away")) is None
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Transient):
+        files.make_directory(str(tmp_path / "file" / "d"))

@@ -1,0 +1,553 @@
+"""The uploader over a store in memory and a real journal: what every kind of trouble means for a file, and the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncagent.core.board import Board
+from syncagent.core.errors import (
+    Blocked,
+    JournalBroken,
+    KeyTaken,
+    Refused,
+    Stopping,
+    Transient,
+    Trouble,
+)
+from syncagent.core.model import State
+from syncagent.core.places import Places
+from syncagent.core.proof import StoreProfile
+from syncagent.core.settings import Carrier, SendAddress, Upload
+from syncagent.docks.dock import Dock
+from syncagent.docks.meter import Meter
+from syncagent.edges.files import PinnedFile, facts_of
+from syncagent.edges.journal import Arrival, Journal, Row
+from syncagent.workers.uploader import Uploader
+from tests.fakes import Call, FakeClock, FakeStop, MemoryStore, Script
+
+MIB = 2**20
+
+
+class Store(MemoryStore):
+    """What a dock asks of a store beside objects. Its link is as good as its scripts say of "reach"."""
+
+    @property
+    def sent(self) -> list[Call]:
+        """Calls for objects; the one listing of a new journal's prefix is not one."""
+        return [call for call in self.history if call.name != "list"]
+
+    skew_s: float | None = None
+    is_corrected = False
+    profile = StoreProfile()
+
+    def set_profile(self, profile: StoreProfile) -> None:
+        self.profile = profile
+
+    def probe_conditional(self, key: str) -> bool:
+        return False
+
+    def reach(self) -> None:
+        for script in self.scripts:
+            error = script.error()
+            if script.name is None and isinstance(error, Transient) and error.trouble is Trouble.LINK:
+                raise error
+
+
+class World:
+    """Files, a journal, a store in memory, and the workers of one carrier with two addresses."""
+
+    def __init__(self, base: Path, clock: FakeClock, **upload: Any) -> None:
+        self.clock = clock
+        self.stop = FakeStop(clock)
+        self.root = base / "generated_data"
+        (self.root / "camera").mkdir(parents=True)
+        (base / "state").mkdir()
+        self.journal = Journal(str(base / "state"), clock)
+        self.journal.set_stores({"a": "s", "b": "s"})
+        self.store = Store()
+        self.board = Board(clock.monotonic)
+        self.looked_again: list[str] = []
+        carrier = Carrier(name="c", bucket_name="b", path="camera", upload=Upload(**upload))
+        addresses = {
+            name: SendAddress(
+                name=name,
+                configured_name=name,
+                message_type="image_info",
+                carrier=carrier,
+                duration="on_change",
+                sub_path=name,
+            )
+            for name in ("a", "b")
+        }
+        self.dock = Dock(
+            carrier=carrier,
+            addresses=addresses,
+            store=self.store,
+            journal=self.journal,
+            places=Places(str(base), str(self.root)),
+            board=self.board,
+            clock=clock,
+            meter=Meter(carrier, journal=self.journal, clock=clock, totals=lambda: (0, 0), skew_s=lambda: None),
+            on_look_again=self.looked_again.append,
+            on_open=lambda: None,
+        )
+        self.workers = [Uploader(f"upload-{n}", self.dock, system_id="pi", is_nimble=n == 0) for n in range(2)]
+
+    def write(self, name: str, content: bytes = b"content", *, address: str = "a") -> Row:
+        path = self.root / "camera" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return self.record(name, address=address)
+
+    def record(self, name: str, *, address: str = "a", is_wanted: bool = True) -> Row:
+        facts = facts_of(os.stat(self.root / "camera" / name))
+        self.journal.record([Arrival(address, f"generated_data/camera/{name}", facts, is_wanted=is_wanted)])
+        return self.journal.listing()[-1]
+
+    def run(self, seconds: float = 0.0, *, worker: int = 0) -> None:
+        """Passes of one worker until it has nothing to do, or for so long."""
+        until = self.clock.monotonic() + seconds
+        for _ in range(2_000):
+            wait_s = self.workers[worker].pass_once(self.stop)
+            if wait_s > 0:
+                if self.clock.monotonic() + wait_s > until:
+                    break
+                self.clock.advance(wait_s)
+        else:
+            raise AssertionError("the worker does not come to rest")
+
+    def states(self) -> list[State]:
+        return [row.state for row in self.journal.listing()]
+
+    def fails(self, error: Callable[[], BaseException], **how: Any) -> None:
+        self.store.scripts.append(Script(error, **how))
+
+
+@pytest.fixture
+def build(tmp_path: Path, clock: FakeClock) -> Iterator[Callable[..., World]]:
+    built: list[World] = []
+
+    def make(**upload: Any) -> World:
+        built.append(World(tmp_path, clock, **upload))
+        return built[-1]
+
+    yield make
+    for world in built:
+        world.journal.close()
+
+
+@pytest.fixture
+def world(build: Callable[..., World]) -> World:
+    return build()
+
+
+def link() -> Transient:
+    return Transient("refused", trouble=Trouble.LINK)
+
+
+def test_a_ready_file_is_sent_in_one_request_proved_and_confirmed(world: World) -> None:
+    world.write("n/img.jpg", b"picture")
+    world.run()
+    key = "camera/a/n/img.jpg"
+    assert [call.name for call in world.store.sent] == ["put"]
+    stored = world.store.objects[key]
+    assert (stored.body, stored.content_type) == (b"picture", "image/jpeg")
+    assert {"syncagent-sha256", "syncagent-mtime", "syncagent-system-id", "syncagent-version"} <= set(stored.metadata)
+    (row,) = world.journal.listing()
+    assert (row.state, row.key, row.etag, row.position) == (State.CONFIRMED, key, stored.etag, 1)
+    assert world.board.flights() == []
+
+
+def test_a_file_whose_name_holds_bytes_that_no_key_can_is_sent_under_its_escaped_name(world: World) -> None:
+    world.write("caf\udce9\n%41.jpg")
+    world.run()
+    assert set(world.store.objects) == {"camera/a/caf%E9%0A%2541.jpg"}
+
+
+def test_a_key_that_just_fits_is_sent_and_one_byte_more_is_parked(world: World) -> None:
+    room = 1024 - len("camera/a/") - 5 * 201
+    deep = "/".join(["d" * 200] * 5)
+    world.write(f"{deep}/{'f' * room}")
+    world.write(f"{deep}/{'f' * (room + 1)}")
+    world.run()
+    assert world.states() == [State.CONFIRMED, State.PARKED]
+    assert world.journal.listing()[1].reason == "key too long"
+
+
+def test_later_bytes_under_a_name_get_a_name_of_their_own_and_the_same_bytes_are_not_sent_again(world: World) -> None:
+    for content in (b"one", b"two", b"one", b"two", b"three"):
+        world.write("x.jpg", content)
+        world.run()
+    assert len(world.store.calls("put")) == 3
+    assert sorted(stored.body for stored in world.store.objects.values()) == [b"one", b"three", b"two"]
+    assert world.store.bytes_of("camera/a/x.jpg") == b"one"
+    assert world.states()[-1] is State.CONFIRMED
+
+
+def test_with_overwrite_a_later_version_replaces(build: Callable[..., World]) -> None:
+    world = build(on_rewrite="overwrite")
+    for content in (b"one", b"two", b"one"):
+        world.write("x.jpg", content)
+        world.run()
+    assert {key: stored.body for key, stored in world.store.objects.items()} == {"camera/a/x.jpg": b"one"}
+
+
+def test_a_key_that_the_store_says_is_taken_is_not_replaced(world: World) -> None:
+    world.write("x.jpg")
+    world.fails(lambda: KeyTaken("taken"), name="put", times=1)
+    world.run()
+    (key,) = world.store.objects
+    assert key != "camera/a/x.jpg" and key.startswith("camera/a/x.") and key.endswith(".jpg")
+    assert world.states() == [State.CONFIRMED]
+
+
+def test_two_files_for_one_key_do_not_replace_each_other(world: World) -> None:
+    for name in ("one", "two"):
+        (world.root / "camera" / name).write_bytes(name.encode())
+        row_id = world.journal.ask("a", f"generated_data/camera/{name}", cloud_path="k.txt")
+        world.record(name, is_wanted=False)
+        assert world.journal.row(row_id).state is State.READY
+    world.run(10)
+    assert world.states() == [State.CONFIRMED] * 2
+    assert sorted(stored.body for stored in world.store.objects.values()) == [b"one", b"two"]
+
+
+def test_a_cloud_path_that_no_key_can_be_is_parked(world: World) -> None:
+    (world.root / "camera" / "x").write_bytes(b"x")
+    world.journal.ask("a", "generated_data/camera/x", cloud_path="a/../b")
+    world.record("x", is_wanted=False)
+    world.run()
+    assert world.states() == [State.PARKED]
+
+
+# -- outages ----------------------------------------------------------------------------------------------------------
+
+OUTAGES: list[Callable[[], Transient | Blocked]] = [
+    link,
+    lambda: Transient("silent", trouble=Trouble.STALLED),
+    lambda: Transient("500", trouble=Trouble.STORE),
+    lambda: Transient("slow down", trouble=Trouble.THROTTLED, retry_after_s=5),
+    lambda: Transient("slow down", trouble=Trouble.THROTTLED, retry_after_s=7_200),
+    lambda: Transient("skewed", trouble=Trouble.CLOCK),
+    lambda: Blocked("bad key", trouble=Trouble.CREDENTIALS),
+    lambda: Blocked("no bucket", trouble=Trouble.BUCKET),
+    lambda: Blocked("403", trouble=Trouble.FORBIDDEN),
+]
+
+
+@pytest.mark.parametrize("error", OUTAGES)
+@pytest.mark.parametrize("outage_s", [3.0, 3_600.0])
+def test_an_outage_fails_no_file_and_all_are_sent_within_thirty_seconds_of_its_end(
+    world: World, error: Callable[[], Transient | Blocked], outage_s: float
+) -> None:
+    for number in range(12):
+        world.write(f"{number}", b"%d" % number)
+    world.fails(error)
+    world.run(outage_s)
+    assert not world.store.objects
+    assert set(world.states()) <= {State.READY, State.WAITING}
+    requests = len(world.store.sent)
+    assert requests <= 40 + outage_s / 5
+    world.store.scripts.clear()
+    world.run(31)
+    assert world.states() == [State.CONFIRMED] * 12
+    assert len(world.store.sent) - requests == 12
+    for name in ("link/c", "store/c"):
+        fact = world.board.fact(name)
+        assert fact is not None and fact.ok
+
+
+def test_while_the_store_is_away_status_says_so(world: World) -> None:
+    world.write("x")
+    world.fails(lambda: Blocked("bad key", trouble=Trouble.CREDENTIALS, remedy="mend it"))
+    world.run(1)
+    fact = world.board.fact("store/c")
+    assert fact is not None
+    assert (fact.ok, fact.state, fact.reason, fact.more["remedy"]) == (False, "credentials", "bad key", "mend it")
+
+
+def test_a_403_of_one_address_does_not_stop_the_other(world: World) -> None:
+    for number in range(20):
+        world.write(f"a{number}", address="a")
+        world.write(f"b{number}", address="b")
+    world.fails(lambda: Blocked("403", trouble=Trouble.FORBIDDEN), prefix="camera/a/")
+    world.run(1)
+    assert len(world.store.objects) == 20
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.ok and "403" in fact.reason
+    world.store.scripts.clear()
+    world.run(31)
+    assert len(world.store.objects) == 40
+
+
+def test_an_address_that_was_refused_comes_back_even_if_its_probe_met_a_dead_link(world: World) -> None:
+    for number in range(6):
+        world.write(f"a{number}")
+    world.fails(lambda: Blocked("403", trouble=Trouble.FORBIDDEN))
+    world.run(60)
+    world.store.scripts.clear()
+    world.fails(link)
+    world.run(60)
+    world.store.scripts.clear()
+    world.run(31)
+    assert world.states() == [State.CONFIRMED] * 6
+
+
+def test_a_file_that_cannot_be_read_holds_up_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        world.write(f"{number}")
+    locked = world.root / "camera" / "0"
+    if os.getuid() == 0:
+        # Root reads everything; a disk that refuses one file does as well.
+        real = PinnedFile.open
+
+        def refuse(root: str, path: str, **how: Any) -> Any:
+            if path == "camera/0":
+                raise Transient("cannot open: Permission denied", trouble=Trouble.FILE)
+            return real(root, path, **how)
+
+        monkeypatch.setattr(PinnedFile, "open", staticmethod(refuse))
+    else:
+        locked.chmod(0)
+    world.run()
+    assert world.states() == [State.WAITING] + [State.CONFIRMED] * 9
+    assert "Permission denied" in world.journal.listing()[0].reason
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.ok
+
+
+def test_what_can_never_succeed_is_parked_with_its_reason_and_shown(world: World) -> None:
+    world.write("x")
+    world.fails(lambda: Refused("too large for this store"))
+    world.run()
+    (row,) = world.journal.listing()
+    assert (row.state, row.reason) == (State.PARKED, "too large for this store")
+    assert [complaint.path for complaint in world.board.complaints()] == ["generated_data/camera/x"]
+    world.store.scripts.clear()
+    assert world.journal.retry() == 1
+    world.run()
+    assert world.states() == [State.CONFIRMED]
+
+
+def test_a_bug_that_one_file_meets_puts_it_off_and_the_others_go_on(world: World) -> None:
+    world.write("poison")
+    world.fails(lambda: RuntimeError("a bug"), prefix="camera/a/poison")
+    for number in range(3):
+        world.write(f"{number}")
+    with pytest.raises(RuntimeError):
+        world.run()
+    world.run()
+    assert world.states() == [State.WAITING] + [State.CONFIRMED] * 3
+    assert world.journal.listing()[0].reason == "RuntimeError: a bug"
+
+
+# -- files that change under the worker -------------------------------------------------------------------------------
+
+
+def test_a_file_that_changed_after_it_was_recorded_settles_anew_and_nothing_is_sent(world: World) -> None:
+    world.write("x", b"old")
+    (world.root / "camera" / "x").write_bytes(b"newer bytes")
+    world.run()
+    assert world.states() == [State.SETTLING]
+    assert world.looked_again == ["generated_data/camera/x"]
+    assert not world.store.sent
+    world.record("x")
+    world.run()
+    assert world.store.bytes_of("camera/a/x") == b"newer bytes"
+
+
+def test_a_large_file_that_changed_while_it_was_sent_goes_out_with_its_new_bytes(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    row = world.write("x", b"o" * (6 * MIB))
+    world.fails(link, name="put_part", skip=1, times=1)
+    world.run()
+    assert world.journal.row(row.id).digest is not None
+    content = b"n" * (6 * MIB + 1)
+    (world.root / "camera" / "x").write_bytes(content)
+    world.run(40)
+    assert world.states() == [State.SETTLING]
+    world.record("x")
+    world.run(40)
+    assert world.states() == [State.CONFIRMED]
+    assert world.store.bytes_of("camera/a/x") == content
+    assert world.store.uploads == {}
+
+
+@pytest.mark.parametrize("fate", [State.SUPERSEDED, State.GONE])
+def test_a_file_that_is_overtaken_while_its_request_is_on_its_way_is_no_crash(world: World, fate: State) -> None:
+    world.write("x", b"old")
+    put, was_overtaken = world.store.put, False
+
+    def put_and_overtake(*how: Any) -> str:
+        nonlocal was_overtaken
+        etag = put(*how)
+        if not was_overtaken:
+            was_overtaken = True
+            if fate is State.GONE:
+                os.unlink(world.root / "camera" / "x")
+                world.journal.vanished([1])
+            else:
+                world.write("x", b"newer bytes")
+        return etag
+
+    world.store.put = put_and_overtake  # type: ignore[method-assign, assignment]
+    world.run(40)
+    assert b"old" in [stored.body for stored in world.store.objects.values()]
+    assert world.journal.row(1).state in (State.CONFIRMED, State.REMOVED, fate)
+    if fate is State.SUPERSEDED:
+        assert world.states()[-1] is State.CONFIRMED
+        assert b"newer bytes" in [stored.body for stored in world.store.objects.values()]
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_a_file_that_its_writer_removes_is_gone_whoever_finds_out_first(world: World, is_recorded: bool) -> None:
+    row = world.write("x")
+    claim = world.journal.claim
+
+    def claim_and_remove(*how: Any, **more: Any) -> Row | None:
+        claimed = claim(*how, **more)
+        if claimed is not None:
+            os.unlink(world.root / "camera" / "x")
+            if is_recorded:
+                world.journal.vanished([claimed.id])
+        return claimed
+
+    world.journal.claim = claim_and_remove  # type: ignore[method-assign]
+    world.run()
+    assert world.journal.row(row.id).state is State.GONE
+    assert not world.store.sent
+
+
+def test_a_later_version_that_is_recorded_while_a_worker_has_the_old_one_is_sent(world: World) -> None:
+    world.write("x", b"old")
+    claim, was_rewritten = world.journal.claim, False
+
+    def claim_and_rewrite(*how: Any, **more: Any) -> Row | None:
+        nonlocal was_rewritten
+        claimed = claim(*how, **more)
+        if not was_rewritten:
+            was_rewritten = True
+            world.write("x", b"newer bytes")
+        return claimed
+
+    world.journal.claim = claim_and_rewrite  # type: ignore[method-assign]
+    world.run()
+    assert world.states() == [State.SUPERSEDED, State.CONFIRMED]
+    assert world.store.bytes_of("camera/a/x") == b"newer bytes"
+
+
+def test_when_the_whole_disk_is_away_files_wait_and_are_not_gone(world: World) -> None:
+    world.write("x")
+    world.root.rename(world.root.parent / "away")
+    world.run()
+    assert world.states() == [State.WAITING]
+    (world.root.parent / "away").rename(world.root)
+    world.run(60)
+    assert world.states() == [State.CONFIRMED]
+
+
+# -- large files ------------------------------------------------------------------------------------------------------
+
+
+def test_a_large_file_goes_in_parts_and_goes_on_where_it_stopped(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    content = os.urandom(11 * MIB)
+    world.write("film.mp4", content)
+    world.fails(link, name="put_part", skip=1, times=1)
+    world.run(60)
+    assert world.store.bytes_of("camera/a/film.mp4") == content
+    assert len(world.store.calls("put_part")) == 4
+    assert world.store.uploads == {}
+    assert world.states() == [State.CONFIRMED]
+
+
+def test_a_large_file_gives_way_to_a_small_one_between_two_parts(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    put_part, arrived = world.store.put_part, False
+
+    def put_and_arrive(*how: Any, **more: Any) -> Any:
+        nonlocal arrived
+        part = put_part(*how, **more)
+        if not arrived:
+            arrived = True
+            world.write("small")
+        return part
+
+    world.store.put_part = put_and_arrive  # type: ignore[method-assign]
+    world.run()
+    names = [call.name for call in world.store.sent]
+    assert names.index("put") < names.index("complete")
+    assert len(world.store.calls("put_part")) == 3
+    assert world.states() == [State.CONFIRMED] * 2
+
+
+# -- permission and rows are always given back ------------------------------------------------------------------------
+
+
+def test_stopping_leaves_the_file_ready_and_charges_no_attempt(world: World) -> None:
+    world.write("x")
+    world.fails(Stopping, name="put", times=1)
+    with pytest.raises(Stopping):
+        world.run()
+    (row,) = world.journal.listing()
+    assert (row.state, row.attempts) == (State.READY, 0)
+    world.run()
+    assert world.states() == [State.CONFIRMED]
+
+
+@pytest.mark.parametrize("method", ["claim", "wake", "wake_due", "sending", "confirm", "defer", "occupant"])
+def test_a_disk_that_is_full_for_a_moment_strands_neither_a_file_nor_the_store(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    for number in range(4):
+        world.write(f"{number}")
+    world.fails(link)
+    world.run(5)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise JournalBroken("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.journal, method, full)
+        for _ in range(3):
+            for worker in world.workers:
+                world.clock.advance(20)
+                try:
+                    worker.pass_once(world.stop)
+                except JournalBroken:
+                    continue
+    world.store.scripts.clear()
+    world.run(400)
+    assert world.states() == [State.CONFIRMED] * 4
+
+
+def test_a_full_disk_at_the_moment_of_confirmation_does_not_leave_the_file_sending_for_ever(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("x", os.urandom(6 * MIB))
+    write, complete = world.journal._write, world.store.complete
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise JournalBroken("disk full")
+
+    def complete_on_a_full_disk(*how: Any, **more: Any) -> str:
+        etag = complete(*how, **more)
+        world.journal._write = full  # type: ignore[method-assign]
+        return etag
+
+    world.store.complete = complete_on_a_full_disk  # type: ignore[method-assign]
+    with pytest.raises(JournalBroken):
+        world.run()
+    assert world.states() == [State.SENDING]
+    world.journal._write = write  # type: ignore[method-assign]
+    world.store.complete = complete  # type: ignore[method-assign]
+    world.run(60)
+    assert world.states() == [State.CONFIRMED]
+    assert len(world.store.calls("put_part")) == 2
