@@ -23,9 +23,22 @@ BELOW = {
 OUTSIDE = ("edges", "demo")
 FAMILIES = (
     {
-        "objects", "bucket", "multipart", "sender", "payload", "wire", "connection", "reading", "answers", "signing",
-        "dialing", "orders", "probing", "synchrony",
-    },  # fmt: skip
+        "objects",
+        "bucket",
+        "multipart",
+        "sender",
+        "payload",
+        "wire",
+        "connection",
+        "reading",
+        "answers",
+        "signing",
+        "sigv4",
+        "dialing",
+        "orders",
+        "probing",
+        "synchrony",
+    },
     {"journal", "schema"},
 )
 #: Every edge may know the clock: it owns the types `Clock` and `Stop`, which constructors are given.

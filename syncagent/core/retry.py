@@ -123,6 +123,10 @@ class Gate:
         self._is_asking = True
         return 0.0
 
+    def asks_in_s(self, now: float) -> float | None:
+        """Seconds until the next request may go; None when one may go now, is on its way, or need not ask."""
+        return None if self.trouble is None or now >= self._ask_at else self._ask_at - now
+
     def unused(self) -> None:
         """The permission was not needed."""
         self._is_asking = False

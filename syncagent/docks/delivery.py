@@ -17,11 +17,12 @@ from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
 from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
 from syncagent.core.keys import Naming, check_cloud_path, escape, time_of, with_digest
-from syncagent.core.model import Digest, Part
+from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
 from syncagent.edges import files
 from syncagent.edges.files import Content, PinnedFile
-from syncagent.edges.journal import Journal, Row
+from syncagent.edges.journal import Row
 from syncagent.edges.multipart import Parcel, Shipment, etag_of_file, part_size
 from syncagent.edges.objects import PutRequest
 
@@ -36,8 +37,9 @@ KEY_BUSY_WAIT_S = 1.0
 class _Ledger:
     """The journal as one shipment sees it."""
 
-    def __init__(self, journal: Journal, row: Row, parcel: Parcel, on_bytes: Callable[[int], None]) -> None:
-        self._journal = journal
+    def __init__(self, dock: Dock, row: Row, parcel: Parcel, on_bytes: Callable[[int], None]) -> None:
+        self._dock = dock
+        self._journal = dock.journal
         self._row = row
         self._parcel = parcel
         self._on_bytes = on_bytes  # told how many bytes of the file the store has
@@ -55,9 +57,12 @@ class _Ledger:
         self._journal.upload_begun(
             self._row, upload_id, key=self._parcel.key, sha256=self._parcel.digest.sha256, part_bytes=part_bytes
         )
+        self._dock.passed(self._row.address)
 
     def part_done(self, part: Part, md5: bytes) -> None:
         self._journal.part_done(self._row, part, md5)
+        # After an outage the others must not wait until a large file is through.
+        self._dock.passed(self._row.address)
         self._has_bytes += part.size_bytes
         self._on_bytes(self._has_bytes)
 
@@ -116,16 +121,24 @@ class Delivery:
                 if foreign is not None and self._is_same(pinned, digest, *foreign):
                     self._adopt(key, digest, etag=foreign[1])
                     return
-                occupant = b"" if foreign is not None else None
-            if occupant is not None and not overwrites:
+                if foreign is not None and not overwrites:
+                    if not is_later_version and is_md5_hex(foreign[1]):
+                        continue  # other bytes, for sure
+                    # The listing proves nothing, or it names a key that only this version would have: ask.
+                    found = self._dock.store.head(key)
+                    if self._is_ours(found, key, pinned, digest):
+                        return
+                    if found is not None:
+                        continue
+            elif not overwrites:
                 continue
             try:
                 self._put(key, pinned, content, digest, only_if_absent=not overwrites)
             except KeyTaken:
                 self._drop_upload()
                 self._journal.release(row)
-                if self._holds(key, pinned, digest):
-                    return
+                if self._is_ours(self._dock.store.head(key), key, pinned, digest):
+                    return  # an earlier attempt's, whose answer was lost
                 logger.info("key taken path=%s key=%s", row.path, key)
                 continue
             return
@@ -141,9 +154,8 @@ class Delivery:
         # As many parts as we would have made; only then is it worth reading the file.
         return etag.endswith(f"-{-(-size_bytes // part_bytes)}") and etag == etag_of_file(pinned, part_bytes)
 
-    def _holds(self, key: str, pinned: PinnedFile, digest: Digest) -> bool:
-        """Whether the object that took our key is this very version: an earlier attempt's, its answer lost."""
-        found = self._dock.store.head(key)
+    def _is_ours(self, found: ObjectFacts | None, key: str, pinned: PinnedFile, digest: Digest) -> bool:
+        """Whether an object that is under our key is this very version; then it is confirmed."""
         if found is None or found.size_bytes != pinned.size_bytes:
             return False
         same = self._is_same(pinned, digest, found.size_bytes, found.etag)
@@ -154,6 +166,7 @@ class Delivery:
                 whole.update(piece)
             same = whole.digest() == digest.sha256
         if same:
+            self._drop_upload()
             self._confirm(key, digest, found.etag)
         return same
 
@@ -196,7 +209,7 @@ class Delivery:
         upload = self._journal.upload_of(self._row)
         if upload is not None and (upload.key, upload.sha256) != (parcel.key, parcel.digest.sha256):
             self._drop_upload()  # parts of other bytes, or under another key: the file was rewritten since
-        ledger = _Ledger(self._journal, self._row, parcel, lambda count: self._fly(count, is_recorded=True))
+        ledger = _Ledger(self._dock, self._row, parcel, lambda count: self._fly(count, is_recorded=True))
         shipment = Shipment(self._dock.store, pinned, ledger, parcel)
         try:
             return shipment.go_on(is_first_in_run=self._dock.first_time(self._row), gives_way=self._gives_way)

@@ -118,6 +118,18 @@ class Dock:
                 return min(waits, default=IDLE_S), []
             return 0.0, allowed
 
+    def asks_in_s(self) -> float:
+        """Seconds until an address that is refused may be asked again; at most as long as an idle worker sleeps."""
+        now = self.clock.monotonic()
+        with self._lock:
+            waits = [gate.asks_in_s(now) for gate in self._address_gates.values()]
+        return min((wait_s for wait_s in waits if wait_s is not None), default=IDLE_S)
+
+    def is_away(self) -> bool:
+        """Whether one request is let through at a time, to find out if the store is back."""
+        with self._lock:
+            return not self._gate.is_open
+
     def reached(self, allowed: list[str]) -> bool:
         """While the link is down: whether the store can be connected to again. Costs no request."""
         with self._lock:

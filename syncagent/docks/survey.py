@@ -61,6 +61,7 @@ class Survey:
         self._done: set[str] = set()
         self._remarks: dict[str, str] = {}
         self._profile_note = f"profile {carrier.endpoint_url or ''} {carrier.bucket_name}"
+        self._profile: StoreProfile | None = None  # as it was last looked at
         self._kept = self._journal.note(self._profile_note)
         if self._kept is not None:
             store.set_profile(StoreProfile.from_json(json.loads(self._kept)))
@@ -129,7 +130,11 @@ class Survey:
 
     def keep(self) -> None:
         """Remember the profile when it has changed."""
-        text = json.dumps(self._store.profile.to_json(), sort_keys=True)
+        profile = self._store.profile
+        if profile is self._profile:
+            return
+        self._profile = profile
+        text = json.dumps(profile.to_json(), sort_keys=True)
         with self._lock:
             if text == self._kept:
                 return

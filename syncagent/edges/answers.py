@@ -101,6 +101,12 @@ class Answer:
         """The ETag without its quotes; empty where there is none."""
         return self.headers.get("etag", "").strip().removeprefix("W/").strip('"')
 
+    @property
+    def denies_a_condition(self) -> bool:
+        """Whether this may be a store's word that it does not know `If-None-Match`."""
+        is_said = self.status == 501 or (self.status == 400 and self.code in ("NotImplemented", "InvalidArgument"))
+        return is_said and bool(self.code)
+
     def drop(self) -> None:
         """End it without reading what is left."""
         close = getattr(self.chunks, "close", None)

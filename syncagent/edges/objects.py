@@ -28,7 +28,7 @@ from syncagent.core.proof import (
     judge_put,
 )
 from syncagent.edges.connection import Flight, ProgressSink
-from syncagent.edges.orders import ObjectStore, PutRequest, StoreSettings
+from syncagent.edges.orders import ObjectStore, PutRequest, StoreSettings, style_of
 from syncagent.edges.payload import (
     Body,
     BytesBody,
@@ -140,8 +140,9 @@ class S3Store:
 
     def _put_once(self, request: PutRequest, body: Body) -> str:
         answer = self._put(request, body)
-        if request.only_if_absent and self._has_no_conditions(answer):
-            # It was said not to be done, so that it may be said again.
+        # Where the condition was honoured before, this is not about it.
+        is_unknown = self.profile.conditional_writes_proved is None
+        if request.only_if_absent and is_unknown and answer.denies_a_condition:
             answer = self._put(replace(request, only_if_absent=False), body)
             if 200 <= answer.status < 300:
                 self._learn(lambda known: replace(known, conditional_writes_proved=False))
@@ -229,8 +230,7 @@ class S3Store:
 
     def head(self, key: str) -> ObjectFacts | None:
         """What the store says of one object; None if there is none."""
-        key = _sendable(key)
-        return self._addressed(lambda: self._rare().head(key))
+        return self._addressed(lambda: self._rare().head(_sendable(key)))
 
     def read(self, key: str) -> Iterator[bytes]:
         """The object's bytes; raises while it is read, Refused if there is none."""
@@ -238,10 +238,7 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         """Every object whose key begins with `prefix`."""
-        return self._listed(_sendable(prefix))
-
-    def _listed(self, prefix: str) -> Iterator[ObjectFacts]:
-        yield from self._addressed(lambda: self._rare().begin_list(prefix))
+        yield from self._addressed(lambda: self._rare().begin_list(_sendable(prefix)))
 
     def close(self) -> None:
         """Close the idle connections. Requests in flight end by themselves."""
@@ -327,13 +324,6 @@ class S3Store:
             may_repeat=may_repeat,
         )
 
-    def _has_no_conditions(self, answer: Answer) -> bool:
-        """Whether this refusal may be about `If-None-Match`. Where it was honoured before, it is not."""
-        is_said = answer.status == 501 or (
-            answer.status == 400 and answer.code in ("NotImplemented", "InvalidArgument")
-        )
-        return bool(is_said and answer.code and self.profile.conditional_writes_proved is None)
-
     def _read_back(self, key: str, digest: Digest, *, size_bytes: int) -> None:
         """Prove by reading: Transient(STORE) unless the object is what we sent."""
         try:
@@ -352,24 +342,18 @@ class S3Store:
             self._profile = change(self._profile)
 
     def _url(self, key: str) -> str:
-        path = quote_key(key)
-        if not self._base_url:
-            settings = self._settings
+        path, base_url, settings = quote_key(key), self._base_url, self._settings
+        if not base_url:
             if settings.endpoint_url and self._style() == "path":
                 # As botocore makes it, without the cost of building its client.
-                self._base_url = f"{settings.endpoint_url.rstrip('/')}/{quote(settings.bucket)}/"
+                base_url = f"{settings.endpoint_url.rstrip('/')}/{quote(settings.bucket)}/"
             else:
-                self._base_url = self._rare().url()
-        return self._base_url + path
+                base_url = self._rare().url()
+            self._base_url = base_url
+        return base_url + path
 
     def _style(self) -> str:
-        style = self._settings.addressing_style
-        if style == "auto":
-            style = self.profile.addressing_style or style
-        # A store of one's own seldom has a name per bucket; one with dots does not match a certificate.
-        if style == "auto" and (self._settings.endpoint_url or "." in self._settings.bucket):
-            style = "path"
-        return style
+        return style_of(self._settings, self.profile)
 
     def _addressed(self, act: Callable[[], _T]) -> _T:
         """Do something; where a store of one's own cannot be addressed like that, once more in the other style."""

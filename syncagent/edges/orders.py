@@ -1,6 +1,6 @@
 """What is asked of an object store, and by what it is reached: the words between workers and `S3Store`.
 
-Values and a protocol only, so that they cost nothing to import. What an operation promises stands with `S3Store`
+Values and a protocol, so that they cost nothing to import. What an operation promises stands with `S3Store`
 (edges/objects.py).
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.core.proof import StoreProfile
 from syncagent.edges.payload import Body
 
 
@@ -66,3 +67,14 @@ class ObjectStore(Protocol):
     def read(self, key: str) -> Iterator[bytes]: ...
     def list(self, prefix: str) -> Iterator[ObjectFacts]: ...
     def close(self) -> None: ...
+
+
+def style_of(settings: StoreSettings, profile: StoreProfile) -> str:
+    """How to address the bucket: as the owner says, as it worked before, else "auto" as botocore means it."""
+    style = settings.addressing_style
+    if style == "auto":
+        style = profile.addressing_style or style
+    # A store of one's own seldom has a name per bucket; one with dots does not match a certificate.
+    if style == "auto" and (settings.endpoint_url or "." in settings.bucket):
+        style = "path"
+    return style

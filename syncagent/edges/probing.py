@@ -8,6 +8,7 @@ remembering (core/proof.py), and when to ask again.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import socket
 import ssl
@@ -47,7 +48,7 @@ def probe_conditional(put: Put, check: Check) -> bool:
     for _ in range(2):
         answer = put({"If-None-Match": "*"})
         try:
-            check(answer, is_conditional=True)
+            _pass(answer, functools.partial(check, is_conditional=True))
         except KeyTaken:
             return True
         except NotOffered:
@@ -58,7 +59,7 @@ def probe_conditional(put: Put, check: Check) -> bool:
                 raise
             break
     # Nothing is known until a plain one passes: something else may have been wrong.
-    check(put({}))
+    _pass(put({}), check)
     return False
 
 
@@ -68,12 +69,12 @@ def probe_checksum(put: Put, check: Check) -> bool:
     wrong = base64.b64encode(hashlib.sha256(b"other bytes").digest()).decode("ascii")
     refusal = put({"x-amz-checksum-sha256": wrong})
     if not _is_refusal(refusal):
-        check(refusal)
+        _pass(refusal, check)
     answer = put({"x-amz-checksum-sha256": right})
     if _is_refusal(answer):
-        check(put({}))
+        _pass(put({}), check)
         return False
-    check(answer)
+    _pass(answer, check)
     return refusal.status == 400 and answer.headers.get("x-amz-checksum-sha256") == right
 
 
@@ -102,6 +103,13 @@ def other_style(style: str, error: SyncagentError) -> str | None:
     # The bucket's own name does not resolve, or the certificate does not hold for it.
     is_nameless = isinstance(error, Transient) and error.trouble is Trouble.LINK and _is_of_the_name(error)
     return "path" if is_nameless else None
+
+
+def _pass(answer: Answer, check: Callable[[Answer], None]) -> None:
+    """Raises unless this is a store's yes: a portal says yes to everything, and knows no ETag."""
+    check(answer)
+    if not answer.etag:
+        raise Transient(f"the store answered {answer.status} without an ETag", trouble=Trouble.STORE)
 
 
 def _is_of_the_name(error: Transient) -> bool:

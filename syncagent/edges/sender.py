@@ -19,7 +19,7 @@ from syncagent.core.errors import Blocked, Trouble
 from syncagent.edges.answers import Answer, check, is_from_a_store, is_refused_for_its_time
 from syncagent.edges.connection import Flight
 from syncagent.edges.signing import Keys, Reading, Signer, StoreClock
-from syncagent.edges.wire import USER_AGENT, Chunks, Wire
+from syncagent.edges.wire import USER_AGENT, Chunks, StaleError, Wire
 
 DEFAULT_REGION = "us-east-1"
 
@@ -86,14 +86,23 @@ class Sender:
         **how: Any,
     ) -> Answer:
         """One request, signed with the time that was read; its Date is noted."""
-        signed = self._signer.sign(
-            method,
-            url,
-            headers={**headers, "User-Agent": USER_AGENT},
-            sha256_hex=sha256_hex,
-            moment=reading.moment,
-        )
-        answer = self._wire.exchange(method, url, headers=signed, **how)
+
+        def sign() -> dict[str, str]:
+            return self._signer.sign(
+                method,
+                url,
+                headers={**headers, "User-Agent": USER_AGENT},
+                sha256_hex=sha256_hex,
+                moment=reading.moment,
+            )
+
+        try:
+            answer = self._wire.exchange(
+                method, url, headers=sign(), is_stale=lambda: self._clock.is_worth_repeating(reading), **how
+            )
+        except StaleError:
+            reading = self._clock.read()
+            answer = self._wire.exchange(method, url, headers=sign(), **how)
         answer.skew_s = self._clock.note_date(
             answer.headers.get("date"), signed=reading, is_stores=is_from_a_store(answer)
         )

@@ -1,9 +1,8 @@
 """The time and the signature of every request to the store.
 
 Owns the one clock that signs (`StoreClock`) and the only use of credentials. Promises: the payload's SHA-256
-is always signed, a key is percent-encoded exactly once, and nothing secret is in a `repr`. Signs with
-botocore's own Python signer, never with awscrt's: that one ignores our clock. Leaves to others: what a
-refused signature means.
+is always signed, a key is percent-encoded exactly once, and nothing secret is in a `repr`. Never signs with
+awscrt, importable or not: that one ignores our clock. Leaves to others: what a refused signature means.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from syncagent.core.errors import Blocked, Transient, Trouble
 from syncagent.core.skew import Anchor, correct, is_doubtful, is_worth_repeating
-
-_AMZ_DATE = "%Y%m%dT%H%M%SZ"
+from syncagent.edges.sigv4 import sign
 
 #: Headers of botocore that would be signed for nothing, and those that this module sets itself.
 _DROPPED = frozenset(
@@ -41,6 +38,7 @@ _DROPPED = frozenset(
 )
 
 
+@lru_cache(maxsize=16)  # many answers come within one second
 def parse_date(value: str | None) -> datetime | None:
     """The value of an HTTP `Date` header in UTC, or None."""
     if not value:
@@ -214,22 +212,14 @@ class Signer:
     ) -> dict[str, str]:
         """`headers` and those that make them a signed request; `url` is percent-encoded already."""
         credentials = self._keys.frozen()
-        request = AWSRequest(method=method, url=url)
-        for name, value in headers.items():
-            if name.lower() not in _DROPPED:
-                request.headers[name] = value
-        timestamp = (moment or self._clock.now()).strftime(_AMZ_DATE)
-        request.context["timestamp"] = timestamp
-        request.headers["X-Amz-Date"] = timestamp
-        request.headers["X-Amz-Content-SHA256"] = sha256_hex
-        if credentials.token:
-            request.headers["X-Amz-Security-Token"] = credentials.token
-        auth = S3SigV4Auth(credentials, "s3", self._region)
-        canonical = auth.canonical_request(request)
-        signature = auth.signature(auth.string_to_sign(request, canonical), request)
-        # The names of the signed headers stand above the payload's hash; asking again would sort them twice.
-        request.headers["Authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, "
-            f"SignedHeaders={canonical.rsplit(chr(10), 2)[1]}, Signature={signature}"
+        return sign(
+            method,
+            url,
+            headers={name: value for name, value in headers.items() if name.lower() not in _DROPPED},
+            sha256_hex=sha256_hex,
+            access_key_id=credentials.access_key,
+            secret_access_key=credentials.secret_key,
+            token=credentials.token,
+            region=self._region,
+            moment=moment or self._clock.now(),
         )
-        return dict(request.headers.items())

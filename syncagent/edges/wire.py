@@ -48,6 +48,10 @@ class WireTotals:
     received_bytes: int = 0
 
 
+class StaleError(Exception):
+    """What was signed is not the time any more."""
+
+
 class _BrokenError(Exception):
     """The connection ended without one byte of an answer."""
 
@@ -112,8 +116,11 @@ class Wire:
         flight: Flight | None = None,
         may_repeat: bool = True,
         is_streamed: bool = False,
+        is_stale: Callable[[], bool] = lambda: False,
     ) -> Answer:
         """Send one request and return its answer. `chunks` must yield `Content-Length` bytes.
+
+        A new connection may have told what time it is: where `is_stale` then, StaleError is raised and nothing sent.
 
         With `is_streamed` the body of a success comes through `Answer.chunks`, to be read to its end or
         closed.
@@ -121,6 +128,9 @@ class Wire:
         place, head = self._head(method, url, headers)
         max_idle_s = MAX_IDLE_S if may_repeat else MAX_IDLE_ONCE_S
         connection = self._take(place, max_idle_s) or self._connect(place, flight)
+        if is_stale():
+            self._give_back(connection)
+            raise StaleError
         try:
             return self._converse(connection, method, head, chunks, flight, is_streamed)
         except _BrokenError as broken:

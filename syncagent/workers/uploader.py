@@ -26,10 +26,14 @@ from syncagent.edges.journal import Row
 
 logger = logging.getLogger(__name__)
 
+#: A worker that found nothing to do does not look again sooner.
+LEAST_WAIT_S = 0.05
 #: A watched directory that is away is looked for this often.
 AWAY_S = 10.0
 #: One claim in so many takes the oldest file, with `order: newest_first_with_backfill`.
 BACKFILL_EVERY = 4
+#: So many files that meet a bug, with none between them that does not, and the worker counts as crashed.
+POISON_ROWS = 3
 #: While the month's budget is spent.
 BUDGET_S = 60.0
 
@@ -44,6 +48,7 @@ class Uploader:
         self._system_id = system_id
         self._is_nimble = is_nimble
         self._claims = 0
+        self._poison: set[int] = set()  # rows that met a bug since one went well
 
     def pass_once(self, stop: Stop) -> float:
         """Send one version; returns after how many seconds to look again."""
@@ -54,9 +59,10 @@ class Uploader:
             return min(wait_s, IDLE_S)
         row = None
         try:
-            is_reached = dock.reached(allowed)
-            row = self._claim(allowed) if is_reached else None
-            if row is None and is_reached and self._is_nimble:
+            if not dock.reached(allowed):
+                return 0.0  # the gate, asked again, knows how long to wait; the rows do not
+            row = self._claim(allowed)
+            if row is None and self._is_nimble:
                 self._tidy(allowed)
         finally:
             dock.unused(allowed, but=row.address if row is not None else None)
@@ -76,7 +82,9 @@ class Uploader:
         if self._dock.is_paused():
             return BUDGET_S
         due_s = self._journal.next_due_s()
-        return min(IDLE_S, max(due_s, 0.05)) if due_s is not None else IDLE_S
+        # Of an address that is refused there may be rows that are ready: they have no due time.
+        wait_s = min(IDLE_S, self._dock.asks_in_s(), due_s if due_s is not None else IDLE_S)
+        return max(wait_s, LEAST_WAIT_S)
 
     def _tidy(self, allowed: list[str]) -> None:
         """What is done when nothing is to be sent: abort our own uploads that nobody will complete, and no others."""
@@ -96,7 +104,8 @@ class Uploader:
         if order == "newest_first_with_backfill" and self._claims % BACKFILL_EVERY == 0:
             order = "oldest"
         accepts = self._dock.accepts() if self._dock.is_paused() else None
-        if self._is_nimble:
+        # Whether a store is back is found out sooner with a small file.
+        if self._is_nimble or self._dock.is_away():
             row = self._journal.claim(allowed, order=order, largest_bytes=upload.multipart_bytes, accepts=accepts)
             if row is not None:
                 return row
@@ -132,12 +141,18 @@ class Uploader:
             dock.forgiven(row.address)
             raise
         except Exception as error:
-            # A bug: the row is put off before the exception goes on, so that it sinks and does not block.
+            # A bug. The row is put off first, so that it sinks and blocks nobody.
             dock.forgiven(row.address)
             reason = f"{type(error).__name__}: {error}"
             wait_s = backoff_s(row.attempts + 1, least_s=upload.retry_min_s, most_s=upload.retry_max_s)
             self._journal.defer(row, reason=reason, wait_s=wait_s)
-            raise
+            dock.board.complain(row.path, "upload", reason, "please report this bug; the log has the details")
+            self._poison.add(row.id)
+            if len(self._poison) >= POISON_ROWS:
+                raise  # not the file's fault, it seems: the supervisor decides
+            logger.exception("a bug met this file path=%s", row.path)
+        else:
+            self._poison.clear()
         return 0.0
 
     def _gives_way(self) -> bool:

@@ -15,10 +15,10 @@ import pytest
 
 from tests.fault.fault_table import FaultTable, Line
 from tests.fault.field import AnyStore, Field, name_resolves, until
-from tests.fault.scenes import Scene, complaint, fact, play
+from tests.fault.scenes import RECOVERY_S, Scene, complaint, fact, play
 from tests.proxy import Rule
 from tests.s3_model import Fault
-from tests.servers import MotoS3, RcloneS3
+from tests.servers import ACCESS_KEY, SECRET_KEY, MotoS3, RcloneS3
 
 AT_ONCE = 3
 HOUR_S = 3600.0
@@ -83,10 +83,42 @@ def rotate_keys(here: Field) -> None:
     here.strict.credentials = {"ROTATEDKEY": "rotated-secret"}
 
 
+def write_profile(here: Field, access_key: str, secret_key: str) -> None:
+    """The shared credentials file, as a provisioning tool writes it: whole, in one step."""
+    path = os.path.join(here.agent.top, "credentials")
+    with open(path + ".new", "w") as file:
+        file.write(f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n")
+    os.rename(path + ".new", path)
+
+
+def keys_of_a_profile(here: Field) -> None:
+    """A carrier without keys: they come from boto3's own chain."""
+    here.agent.variables = (f"AWS_SHARED_CREDENTIALS_FILE={here.agent.top}/credentials",)
+    here.agent.configure(
+        here.link.endpoint_url,
+        upload={"stall_s": 2, "connect_timeout_s": 2},
+        carrier={"access_key_id": None, "secret_access_key": None},
+    )
+    write_profile(here, ACCESS_KEY, SECRET_KEY)
+
+
+def write_new_profile(here: Field) -> None:
+    write_profile(here, "ROTATEDKEY", "rotated-secret")
+
+
 def write_new_keys(here: Field) -> None:
-    """What an owner does who was told of the refusal; the running agent has to notice."""
+    """What an owner does who was told of the refusal; the agent takes them over, or asks for a restart."""
     keys = {"access_key_id": "ROTATEDKEY", "secret_access_key": "rotated-secret"}
     here.agent.configure(here.link.endpoint_url, upload={"stall_s": 2, "connect_timeout_s": 2}, carrier=keys)
+    needs_restart = complaint("restart")
+
+    def is_noticed() -> bool:
+        return here.confirmed() == len(here.files) or bool(needs_restart(here.agent.status()))
+
+    until(is_noticed, deadline_s=RECOVERY_S, what=here.story)
+    if needs_restart(here.agent.status()):
+        assert here.agent.stop() == 0
+        here.agent.start()
 
 
 def lose_bucket(here: Field) -> None:
@@ -274,7 +306,13 @@ SCENES = (
     clock("2 years ahead", 2 * YEAR_S, "ahead"),
     clock("in 1970", 86_400 - time.time(), "behind"),
     Scene(
-        "credentials rotated mid-run",
+        "credentials rotated mid-run (profile)",
+        *(rotate_keys, write_new_profile, fact("store", "credentials", "InvalidAccessKeyId")),
+        prepare=keys_of_a_profile,
+        most_requests=12,
+    ),
+    Scene(
+        "credentials rotated mid-run (carrier's file)",
         *(rotate_keys, write_new_keys, fact("store", "credentials", "InvalidAccessKeyId")),
         most_requests=12,
     ),

@@ -136,3 +136,22 @@ def test_with_backfill_old_files_go_on_while_new_ones_never_cease(here: Field) -
     here.link.rule = Rule()
     here.all_confirmed(deadline_s=60)
     assert here.agent.stop() == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_large_file_that_goes_on_after_an_outage_holds_up_no_other_file(here: Field) -> None:
+    here.agent.start()
+    here.shoot("first.jpg", 1000)
+    here.all_confirmed(deadline_s=30)
+    here.link.rule = Rule(up_bytes_per_s=5.0 * MB)
+    here.shoot("film.mp4", 12 * PART_BYTES)
+    until(lambda: here.agent.count("sending") == 1 and here.link.up_bytes > 3 * MB, deadline_s=30, what=here.story)
+    here.link.rule = Rule("refuse")
+    until(lambda: not here.fact("link")["ok"], deadline_s=20, what=here.story)
+    here.link.rule = Rule(up_bytes_per_s=5.0 * MB)
+    until(lambda: bool(here.fact("link")["ok"]), deadline_s=20, what=here.story)
+    photos = here.shoot_many(5, 20_000, prefix="photo")
+    here.all_confirmed(deadline_s=60)
+    order = visible(here)
+    assert order[-1] == "film.mp4" and set(order[1:-1]) == set(photos), order
+    assert here.agent.stop() == 0

@@ -65,15 +65,17 @@ def warp_names(hosts: str) -> None:
 
 @dataclass
 class WarpedAgent(Agent):
-    """An agent whose clock is wrong by `shift_s`, and which knows no names but those in the file `hosts`."""
+    """An agent whose clock is wrong by `shift_s`, which knows no names but those in the file `hosts`."""
 
     shift_s: float = 0.0
     hosts: str = ""
+    variables: tuple[str, ...] = ()  # "NAME=VALUE" of its environment
 
     def command(self, *arguments: str) -> list[str]:
         command = super().command(*arguments)
         at = command.index("syncagent")
-        return [*command[:at], "tests.fault.warped", str(self.shift_s), self.hosts, *command[at + 1 :]]
+        warped = [*command[:at], "tests.fault.warped", str(self.shift_s), self.hosts, *command[at + 1 :]]
+        return ["env", *self.variables, *warped] if self.variables else warped
 
 
 def main() -> None:

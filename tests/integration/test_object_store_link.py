@@ -84,6 +84,17 @@ def test_what_was_sent_in_vain_is_counted_too(verifying: VerifyingS3, proxy: Pro
     store.close()
 
 
+def test_the_end_of_a_connection_is_no_byte(verifying: VerifyingS3, proxy: Proxy) -> None:
+    store = open_store(settings_of(proxy.endpoint_url, "bucket"))
+    for _ in range(3):  # TCP counts the other side's FIN
+        put(store)
+        verifying.faults.append(Fault(operation="PutObject", drop=True, times=2))
+        assert trouble_of_put(store) is Trouble.LINK
+    totals = store.wire_totals()
+    assert (totals.sent_bytes, totals.received_bytes) == (proxy.up_bytes, proxy.down_bytes)
+    store.close()
+
+
 def test_bytes_that_never_left_the_kernel_are_not_counted(verifying: VerifyingS3) -> None:
     with Proxy(verifying.endpoint_url, Rule(mode="black_hole"), receive_buffer_bytes=4096) as proxy:
         store = open_store(replace(settings_of(proxy.endpoint_url, "bucket"), stall_s=0.5))

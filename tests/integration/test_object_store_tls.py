@@ -23,7 +23,8 @@ from syncagent.edges.connection import Flight
 from syncagent.edges.objects import S3Store, StoreSettings
 from syncagent.edges.payload import BytesBody
 from tests.integration.test_object_store import request, settings_of
-from tests.servers import Fault, VerifyingS3
+from tests.proxy import Proxy
+from tests.servers import Fault, VerifyingS3, wait_until
 
 DATA = os.urandom(1_000_000)
 
@@ -154,6 +155,29 @@ def test_a_certificate_of_the_configured_authority_is_trusted(
         assert store.wire_totals().sent_bytes > 2 * len(DATA)
         store.close()
     assert verifying.objects() == {"a.jpg": DATA, "b.jpg": DATA}
+
+
+def test_tls_is_counted_to_the_byte_and_so_are_handshakes_that_fail(
+    verifying: VerifyingS3, tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tls_store(verifying, os.fspath(tmp_path)) as (settings, certificate):
+        assert settings.endpoint_url is not None
+        with Proxy(settings.endpoint_url) as proxy:
+            through = replace(settings, endpoint_url=proxy.endpoint_url.replace("http:", "https:"))
+            wary = open_store(through)
+            assert trouble_of_put(wary) is Trouble.LINK
+            wait_until(lambda: wary.wire_totals().sent_bytes == proxy.up_bytes, what="the count of the handshake")
+            assert wary.wire_totals().sent_bytes > 100
+            monkeypatch.setenv("AWS_CA_BUNDLE", certificate)
+            before = (proxy.up_bytes, proxy.down_bytes)
+            store = open_store(through)
+            store.reach()
+            store.put(request("a.jpg", DATA), BytesBody(DATA))
+            assert b"".join(store.read("a.jpg")) == DATA
+            totals = store.wire_totals()
+            assert totals.sent_bytes == proxy.up_bytes - before[0] > len(DATA)
+            assert totals.received_bytes == proxy.down_bytes - before[1] > len(DATA)
+            store.close()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_trusted(

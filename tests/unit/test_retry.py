@@ -192,3 +192,12 @@ def test_requests_that_were_on_their_way_when_the_gate_closed_do_not_lengthen_th
     assert gate.wait_s(0.1) <= 1.2
     gate.failed(Transient("t", trouble=Trouble.THROTTLED, retry_after_s=20.0), 0.1)
     assert gate.wait_s(0.1) == pytest.approx(20.0)  # but what they were asked for counts
+
+
+def test_a_closed_gate_tells_when_it_may_be_asked_without_letting_anybody_through() -> None:
+    assert Gate().asks_in_s(0.0) is None
+    gate = closed(now=7.0)
+    assert gate.asks_in_s(7.0) == gate.wait_s(7.0) > 0
+    # Due, and nobody asked: there is nothing to ask with, so that an idle worker must not look again and again.
+    assert gate.asks_in_s(60.0) is None
+    assert gate.wait_s(60.0) == 0.0

@@ -339,11 +339,18 @@ def test_a_bug_that_one_file_meets_puts_it_off_and_the_others_go_on(world: World
     world.fails(lambda: RuntimeError("a bug"), prefix="camera/a/poison")
     for number in range(3):
         world.write(f"{number}")
-    with pytest.raises(RuntimeError):
-        world.run()
     world.run()
     assert world.states() == [State.WAITING] + [State.CONFIRMED] * 3
     assert world.journal.listing()[0].reason == "RuntimeError: a bug"
+    assert world.board.complaints()[0].path.endswith("poison")
+
+
+def test_a_bug_that_every_file_meets_is_the_workers_and_not_the_files(world: World) -> None:
+    world.fails(lambda: RuntimeError("a bug"))
+    for number in range(6):
+        world.write(f"{number}")
+    with pytest.raises(RuntimeError):
+        world.run()
 
 
 # -- files that change under the worker -------------------------------------------------------------------------------
