@@ -171,6 +171,7 @@ class Intake:
         for owner in self._territory.owners:
             self._make(owner)
         heard = self._doorbell.check()
+        self._journal.refresh()
         for row in self._journal.asked():
             self._see_asked(row.path)
         no_lease = next(iter(self._no_lease.values()), "")

@@ -52,6 +52,11 @@ class Journal(Arrivals, Deliveries, Uploads):
 
         return self._write(apply, durable=True)
 
+    def refresh(self) -> None:
+        """Look whether another process wrote; what is remembered in memory is read anew then."""
+        with self._lock:
+            self._guard(lambda: self._refresh(self._writer))
+
     def tally(self) -> dict[tuple[str, State, str], Tally]:
         """(address, state, reason) -> how many files and bytes."""
         with self._lock:

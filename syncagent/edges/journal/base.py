@@ -29,7 +29,11 @@ class JournalBase(Database):
         self._address_stores: dict[str, str] = {}
         self._active: frozenset[str] = frozenset()
         self._directories: dict[bytes, int] = {}
-        self._batches: dict[tuple[str, str, str, int | None], list[int]] = {}  # claims to come; _take_lock
+        self._batches: dict[tuple[str, str, str, int | None], list[Row]] = {}  # claims to come; _take_lock
+        self._moved: set[int] = set()  # rows that moved since those batches were read
+        self._moving: list[int] = []  # those of the transaction at hand
+        self._position = 0  # of the last confirmation
+        self._uploads: set[int] = set()  # rows that have a multipart upload on its way
         self._tally: dict[tuple[str, State, str], list[int]] = {}
         self._offset = 0.0
         super().__init__(state_dir)
@@ -56,7 +60,16 @@ class JournalBase(Database):
         if not self._offset:
             self._offset = self._last_time(connection) - self._clock.monotonic()
         self._directories.clear()
+        (last,) = connection.execute("SELECT max(position) FROM version WHERE position IS NOT NULL").fetchone()
+        self._position = last or 0
+        self._uploads = {row_id for (row_id,) in connection.execute("SELECT version FROM upload")}
+        self._batches = {}
         self._recount(connection)
+
+    def _committed(self) -> None:
+        # Not before: a batch that is read between the move and its commit shows the row as it was.
+        self._moved.update(self._moving)
+        self._moving.clear()
 
     def _recount(self, connection: sqlite3.Connection) -> None:
         rows = connection.execute(
@@ -132,6 +145,7 @@ class JournalBase(Database):
         ).fetchone()
         if state not in TRANSITIONS[State(old_state)]:
             raise ValueError(f"row {row_id} cannot go from {old_state} to {state}")
+        self._moving.append(row_id)
         names = "".join(f", {name} = ?" for name in values)
         connection.execute(
             f"UPDATE version SET state = ?, reason = ?{names} WHERE id = ?",

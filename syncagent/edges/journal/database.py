@@ -125,12 +125,12 @@ class Database:
         connection = self._writer
         # In WAL mode FULL adds the fsync that survives a power cut; NORMAL survives a kill.
         self._set_synchronous(connection, is_durable=any(write.durable for write in batch))
-        self._refresh(connection)
         connection.execute("BEGIN IMMEDIATE")
         try:
             for write in batch:
                 self._apply(connection, write, alone=len(batch) == 1)
             connection.execute("COMMIT")
+            self._committed()
         except BaseException:
             connection.rollback()
             self._forget(connection)
@@ -174,6 +174,10 @@ class Database:
     def _read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self._read_lock:
             return self._guard(lambda: self._reader.execute(query, values).fetchall())
+
+    def _committed(self) -> None:
+        """What the transaction changed stands."""
+        raise NotImplementedError
 
     def _forget(self, connection: sqlite3.Connection) -> None:
         """What is remembered in memory may not be true any more: read it anew."""

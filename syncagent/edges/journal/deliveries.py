@@ -15,6 +15,8 @@ from .uploads import end_upload
 
 #: Ready rows looked at in one go; more than any sensible number of workers.
 CLAIM_BATCH = 64
+#: Marks of moved rows that are kept, before all batches are read anew.
+MAX_MOVED = 5_000
 #: States that a READY row can be moved to while a worker has it.
 OVERTAKEN = frozenset({State.SUPERSEDED, State.GONE, State.LOST})
 
@@ -39,36 +41,40 @@ class Deliveries(JournalBase):
             paths = {path for path, _ in self._taken.values()}
             for attempts in ("= 0", "> 0"):
                 for address in addresses:
-                    for row_id in self._candidates(
-                        address, attempts, order, largest_bytes, limit=-1 if accepts else CLAIM_BATCH
-                    ):
-                        if row_id in self._taken:
+                    limit = -1 if accepts else CLAIM_BATCH
+                    for row in self._candidates(address, attempts, order, largest_bytes, limit=limit):
+                        if row.id in self._taken or row.path in paths or not (accepts is None or accepts(row.path)):
                             continue
-                        found = self.rows(f"{ROWS} WHERE v.id = ? AND v.state = 'ready'", (row_id,))
-                        if found and found[0].path not in paths and (accepts is None or accepts(found[0].path)):
-                            self._taken[row_id] = (found[0].path, "")
-                            return found[0]
+                        if row.id in self._moved:  # since the batch was read: what it says may be old
+                            row = self.row(row.id)
+                            if row.state is not State.READY:
+                                continue
+                        self._taken[row.id] = (row.path, "")
+                        return row
         return None
 
     def _candidates(
         self, address: str, attempts: str, order: str, largest_bytes: int | None, *, limit: int
-    ) -> Iterator[int]:
-        """Ids of READY rows in `order`, from a batch read earlier while it lasts: a claim must not cost a sort."""
+    ) -> Iterator[Row]:
+        """READY rows in `order`, from a batch read earlier while it lasts: a claim must cost neither query nor sort."""
         batch = self._batches.setdefault((address, attempts, order, largest_bytes), []) if limit > 0 else []
         while batch:
             yield batch.pop()
-        by = {"oldest": "mtime_ns", "smallest": "size"}.get(order, "mtime_ns DESC")
+        by = {"oldest": "v.mtime_ns", "smallest": "v.size"}.get(order, "v.mtime_ns DESC")
         if attempts == "> 0":
-            by = f"attempts, {by}"
+            by = f"v.attempts, {by}"
         query = (
-            f"SELECT id FROM version WHERE address = ? AND state = 'ready' AND attempts {attempts} AND size <= ?"
+            f"{ROWS} WHERE v.address = ? AND v.state = 'ready' AND v.attempts {attempts} AND v.size <= ?"
             f" ORDER BY {by} LIMIT ?"
         )
         largest = largest_bytes if largest_bytes is not None else 1 << 62
         if limit > 0:
             limit += len(self._taken)
-        rows = self._read(query, (self._addresses.get(address, -1), largest, limit))
-        batch.extend(row[0] for row in reversed(rows))
+        if len(self._moved) > MAX_MOVED:
+            self._moved.clear()
+            for other in self._batches.values():
+                other.clear()  # they would need the marks that were just forgotten
+        batch.extend(reversed(self.rows(query, (self._addresses.get(address, -1), largest, limit))))
         while batch:
             yield batch.pop()
 
@@ -162,8 +168,8 @@ class Deliveries(JournalBase):
             if etag is None and overtaken:
                 return
             if etag is not None:
-                (last,) = connection.execute("SELECT max(position) FROM version WHERE position IS NOT NULL").fetchone()
-                position = (last or 0) + 1
+                self._position += 1
+                position = self._position
             self._move(
                 connection,
                 row.id,
@@ -176,7 +182,8 @@ class Deliveries(JournalBase):
                 confirmed=self.time(),
                 confirmed_at=self._clock.now().timestamp(),
             )
-            end_upload(connection, row.id)
+            if row.id in self._uploads:
+                end_upload(connection, row.id)
 
         self._write(apply, durable=True)
 

@@ -29,6 +29,7 @@ class Uploads(JournalBase):
 
         def apply(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM part WHERE version = ?", (row.id,))
+            self._uploads.add(row.id)
             connection.execute(
                 "INSERT OR REPLACE INTO upload(version, upload_id, key, sha256, part_bytes, created)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
