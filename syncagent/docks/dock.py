@@ -166,6 +166,7 @@ class Dock:
 
     def is_paused(self) -> bool:
         """Whether the month's budget is spent, so that only what is allowed may go."""
+        self.meter.account()
         paused = self.meter.is_spent()
         fact = Fact(True, "paused", self.meter.words()) if paused else Fact(True, "ok")
         self.board.set_fact(f"uploader/{self.carrier.name}", fact)

@@ -16,6 +16,8 @@ from syncagent.edges.network import default_interface, is_flagged_metered
 #: The count goes to the card this often at most; a power cut forgets no more than this much of it.
 KEEP_BYTES = 4 * 1024 * 1024
 KEEP_S = 300.0
+#: Counting after every file would cost more than it tells.
+ACCOUNT_S = 0.5
 #: The default route is looked up this often.
 ROUTE_S = 10.0
 
@@ -50,6 +52,7 @@ class Meter:
         self._unkept = 0
         self._kept_at = clock.monotonic()
         self._route_at = float("-inf")
+        self._accounted_at = float("-inf")
         self._is_metered = False
         self._interface: str | None = None
 
@@ -74,6 +77,9 @@ class Meter:
     def account(self, *, is_last: bool = False) -> None:
         """Count what went over the wire since the last call; now and then, and at the end, remember it."""
         now = self._clock.monotonic()
+        if now - self._accounted_at < ACCOUNT_S and not is_last:
+            return
+        self._accounted_at = now
         route = None
         if self._carrier.upload.metered is not None and now - self._route_at >= ROUTE_S:
             interface = default_interface()
@@ -96,7 +102,8 @@ class Meter:
         self._journal.set_note(self._note, text)
 
     def spent(self) -> Spent:
-        """A copy."""
+        """A copy, counted up to now."""
+        self.account()
         with self._lock:
             return Spent.from_text(self._spent.to_text())
 
