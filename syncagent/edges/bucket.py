@@ -265,6 +265,9 @@ def make_client(send: Callable[..., Any], *, endpoint_url: str | None, region: s
         response_checksum_validation="when_required",
         s3={"addressing_style": addressing_style},
     )
-    client = boto3.session.Session(region_name=region).client("s3", endpoint_url=endpoint_url, config=config)
+    session = boto3.session.Session(region_name=region)
+    # Nobody here reads when an object was made, and parsing that is most of what a long listing costs.
+    session._session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    client = session.client("s3", endpoint_url=endpoint_url, config=config)
     client.meta.events.register("before-send.s3", send)
     return client
