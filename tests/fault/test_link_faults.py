@@ -6,6 +6,7 @@ is waiting.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -300,6 +301,13 @@ SCENES = (
         most_ratio=1.1,
         most_requests=20,
     ),
+    Scene(
+        "403 for the time, by a right clock",
+        fault(lambda: Fault(status=403, code="RequestTimeTooSkewed")),
+        truthful,
+        fact("store", "clock", "RequestTimeTooSkewed"),
+        most_requests=10,
+    ),
     clock("3 h behind", -3 * HOUR_S, "behind"),
     clock("3 h ahead", 3 * HOUR_S, "ahead"),
     clock("2 years behind", -2 * YEAR_S, "behind"),
@@ -324,6 +332,24 @@ SCENES = (
 )
 
 
+#: By name: how long it lasts now, and what may be asked of the store or the link meanwhile.
+LONGER = {
+    "refused": (65, None),
+    "black hole": (65, 40),
+    "captive portal (200, HTML)": (65, 30),
+    "403 for everything": (65, 24),
+    "403 for the time, by a right clock": (65, 16),
+    "503 with Retry-After": (65, 30),
+}
+LONG_SCENES = tuple(
+    dataclasses.replace(
+        scene, name=f"{scene.name}, for a minute", lasts_s=LONGER[scene.name][0], most_requests=LONGER[scene.name][1]
+    )
+    for scene in SCENES
+    if scene.name in LONGER
+)
+
+
 @pytest.fixture(scope="module")
 def lines(
     request: pytest.FixtureRequest,
@@ -336,7 +362,7 @@ def lines(
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
     chosen = [item.callspec.params.get("scene") for item in items if item.module is request.module]
     wanted = [scene for scene in chosen if isinstance(scene, Scene)]
-    fault_table.order = [scene.name for scene in SCENES]
+    fault_table.order = [scene.name for scene in (*SCENES, *LONG_SCENES)]
     servers: dict[str, AnyStore] = {"rclone": rclone, "moto": moto}
     # Between two tests the environment of whoever runs them comes back; the agents must not see it.
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(AT_ONCE) as pool:
@@ -354,6 +380,15 @@ def lines(
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name.replace(" ", "-"))
 def test_nothing_is_lost_and_status_says_why_when_the_trouble_is(
+    scene: Scene, lines: Mapping[str, Future[Line]]
+) -> None:
+    lines[scene.name].result()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scene", LONG_SCENES, ids=lambda scene: scene.name.replace(" ", "-"))
+def test_a_minute_of_trouble_loses_nothing_and_does_not_become_a_storm_of_requests(
     scene: Scene, lines: Mapping[str, Future[Line]]
 ) -> None:
     lines[scene.name].result()

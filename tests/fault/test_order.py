@@ -9,6 +9,7 @@ import pytest
 
 from tests.fault.field import Field, field_of, until
 from tests.proxy import Rule
+from tests.s3_model import Fault
 
 MB = 1_000_000
 PART_BYTES = 5 * 1024 * 1024
@@ -72,7 +73,7 @@ def test_an_address_with_a_backlog_does_not_hold_up_another(here: Field) -> None
 
 
 def record(field: Field) -> dict[str, tuple[int, int]]:
-    """Files of different ages and sizes while the agent is down: name -> (age in minutes, bytes)."""
+    """Files of different ages and sizes: name -> (age in minutes, bytes)."""
     plan = {"a.jpg": (50, 3000), "b.jpg": (10, 9000), "c.jpg": (40, 1000), "d.jpg": (20, 5000), "e.jpg": (30, 7000)}
     for name, (age_min, size_bytes) in plan.items():
         field.shoot(name, size_bytes)
@@ -86,11 +87,13 @@ def record(field: Field) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("order", ["oldest", "newest", "smallest", "newest_first_with_backfill"])
 def test_what_waits_is_sent_in_the_order_that_the_owner_chose(here: Field, order: str) -> None:
     here.agent.configure(here.link.endpoint_url, upload={"workers": 1, "order": order})
-    plan = record(here)
-    here.link.rule = Rule("refuse")
+    # The only worker is kept busy by one file until the others wait.
+    here.strict.faults.append(Fault("PutObject", prefix=here.agent.key("first.jpg"), after_s=4))
     here.agent.start()
-    until(lambda: here.agent.count("ready") + here.agent.count("waiting") == len(plan), deadline_s=30, what=here.story)
-    here.link.rule = Rule()
+    here.shoot("first.jpg", 1000)
+    until(lambda: here.agent.count("sending") == 1, deadline_s=30, what=here.story)
+    plan = record(here)
+    until(lambda: here.agent.count("ready") == len(plan), deadline_s=30, what=here.story)
     here.all_confirmed(deadline_s=45)
     by_age = sorted(plan, key=lambda name: plan[name][0])
     expected = {
@@ -98,7 +101,8 @@ def test_what_waits_is_sent_in_the_order_that_the_owner_chose(here: Field, order
         "newest": by_age,
         "smallest": sorted(plan, key=lambda name: plan[name][1]),
     }
-    found = visible(here)
+    first, *found = visible(here)
+    assert first == "first.jpg"
     if order == "newest_first_with_backfill":
         # The newest first; between them, old ones get their turn.
         assert found[0] == by_age[0]
