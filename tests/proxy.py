@@ -253,25 +253,23 @@ class Proxy:
                 offset = connection.exchange_up_bytes
                 connection.up_bytes += len(data)
                 connection.exchange_up_bytes += len(data)
-            data = self._flip(connection, data, offset, rule.flip_up_byte_at)
+            data = self._flip(rule, data, offset, rule.flip_up_byte_at)
             limits = [n for n in (rule.reset_after_up_bytes, connection.cut_at) if n is not None]
-            if limits and not connection.is_spared and connection.exchange_up_bytes >= min(limits):
+            if limits and connection.exchange_up_bytes >= min(limits) and self._hits_one(rule):
                 self._send(connection, sink, data[: max(0, min(limits) - offset)])
-                self._hit()
                 self._end(connection, "reset")
                 return
         else:
             is_first = not connection.is_answering
             connection.is_answering = True
-            if is_first and rule.reset_before_answer and not connection.is_spared:
-                self._hit()
+            if is_first and rule.reset_before_answer and self._hits_one(rule):
                 self._end(connection, "reset")
                 return
             if is_first and rule.latency_s:
                 self._stopped.wait(rule.latency_s)
             offset = connection.exchange_down_bytes
             connection.exchange_down_bytes += len(data)
-            data = self._flip(connection, data, offset, rule.flip_down_byte_at)
+            data = self._flip(rule, data, offset, rule.flip_down_byte_at)
         self._pace(len(data), way, rule)
         # A black hole may have opened meanwhile: what is in hand waits as well.
         while self._rule.mode == "black_hole" and connection.outcome == "open" and not self._stopped.wait(TICK_S):
@@ -292,21 +290,23 @@ class Proxy:
         connection.is_answering = False
         connection.exchanges += 1
         connection.exchange_up_bytes = connection.exchange_down_bytes = 0
-        connection.is_spared = rule.times is not None and self._hits >= rule.times
         is_cut = rule.cut_share > 0 and self._random.random() < rule.cut_share
         connection.cut_at = self._random.randrange(1, rule.cut_within_bytes) if is_cut else None
 
-    def _flip(self, connection: Connection, data: bytes, offset: int, at: int | None) -> bytes:
-        if at is None or connection.is_spared or not offset <= at < offset + len(data):
+    def _flip(self, rule: Rule, data: bytes, offset: int, at: int | None) -> bytes:
+        if at is None or not offset <= at < offset + len(data) or not self._hits_one(rule):
             return data
-        self._hit()
         spoilt = bytearray(data)
         spoilt[at - offset] ^= 1
         return bytes(spoilt)
 
-    def _hit(self) -> None:
+    def _hits_one(self, rule: Rule) -> bool:
+        """Whether one more exchange is to be hit; counts it. Exact, however many are on their way."""
         with self._lock:
+            if rule.times is not None and self._hits >= rule.times:
+                return False
             self._hits += 1
+            return True
 
     def _limit(self, way: str, rule: Rule) -> float | None:
         return rule.up_bytes_per_s if way == "up" else rule.down_bytes_per_s

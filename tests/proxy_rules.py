@@ -49,7 +49,6 @@ class Connection:
     exchange_up_bytes: int = 0
     exchange_down_bytes: int = 0
     is_answering: bool = True  # so that the first byte up begins an exchange
-    is_spared: bool = False  # this exchange came after the rule's `times` were used up
     sockets: list[socket.socket] = field(default_factory=list)
 
 

@@ -179,6 +179,22 @@ def test_a_flipped_byte_is_one_bit_of_one_byte_on_either_way(bench: _Bench) -> N
     assert bench.put(BODY) == BODY
 
 
+def test_no_more_exchanges_are_hit_than_were_asked_for_however_many_are_on_their_way(bench: _Bench) -> None:
+    bench.proxy.rule = Rule(flip_up_byte_at=5000, times=2)
+    clients = [http.client.HTTPConnection("127.0.0.1", bench.proxy.port, timeout=10) for _ in range(5)]
+    for client in clients:
+        client.putrequest("PUT", "/k")
+        client.putheader("Content-Length", str(len(BODY)))
+        client.endheaders(BODY[:1000])
+    wait_until(lambda: bench.proxy.exchanges == len(clients), what="every exchange has begun")
+    for client in clients:
+        client.send(BODY[1000:])
+    got = [client.getresponse().read() for client in clients]
+    for client in clients:
+        client.close()
+    assert sum(body != BODY for body in got) == 2
+
+
 def test_a_share_of_exchanges_is_cut(bench: _Bench) -> None:
     bench.proxy.rule = Rule(cut_share=0.3, cut_within_bytes=30_000)
     failed = 0
