@@ -22,21 +22,26 @@ from syncagent.assembly import (
 )
 from syncagent.core.board import Board, Fact
 from syncagent.core.errors import Stopping
+from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
 from syncagent.core.settings import Carrier, SendAddress, Settings
-from syncagent.docks.dock import Dock
+from syncagent.core.ticks import Ticks
+from syncagent.docks.dock import Dock, Ways
 from syncagent.docks.meter import Meter
+from syncagent.docks.routing import Routing
 from syncagent.edges import files
 from syncagent.edges.clock import Bell, Clock, Stop
 from syncagent.edges.configfiles import fingerprint, identify, load_settings
 from syncagent.edges.control import Control
 from syncagent.edges.files import Hold
+from syncagent.edges.inbox import Inbox, Outbox
 from syncagent.edges.objects import S3Store
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
 from syncagent.reporter import Reporter, disk_fact
 from syncagent.supervisor import Crew, Supervisor
 from syncagent.workers.intake import Intake
+from syncagent.workers.postman import Postman
 from syncagent.workers.rechecker import Rechecker
 from syncagent.workers.reloader import Reloader
 from syncagent.workers.uploader import Uploader
@@ -79,6 +84,7 @@ class App:
             spent=lambda: [dock.meter.spent() for dock in self._docks],
         )
         self._is_once = is_once
+        self._addresses = all_addresses(settings)
         self._upload_bells: list[Bell] = []
         self._stores: list[S3Store] = []
         self._docks: list[Dock] = []
@@ -110,8 +116,21 @@ class App:
         )
         self._intake_bell = intake_bell
         self.supervisor.add(Crew(self.intake, intake_bell, "watcher/crash"))
-        for carrier in {address.carrier.name: address.carrier for address in self.settings.addresses}.values():
+        for carrier in {address.carrier.name: address.carrier for address in self._addresses}.values():
             self._build_dock(carrier)
+        self.postman = Postman(
+            settings=self.settings,
+            routing=Routing(self.settings, self.places),
+            inbox=Inbox(self.places.data_root),
+            outbox=Outbox(self.directories.outbox_dir),
+            journal=self.journal,
+            clock=self.clock,
+            board=self.board,
+            on_taken=self._look_at_rows,
+            on_poll=self._poll_firmware,
+        )
+        self._postman_bell = self.stop.bell()
+        self.supervisor.add(Crew(self.postman, self._postman_bell, "uploader/messages"))
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
         self.reloader = Reloader(
             self.settings,
@@ -136,7 +155,12 @@ class App:
 
     def _build_dock(self, carrier: Carrier) -> None:
         addresses: dict[str, SendAddress] = {
-            address.name: address for address in self.settings.addresses if address.carrier.name == carrier.name
+            address.name: address for address in self._addresses if address.carrier.name == carrier.name
+        }
+        periods_s = {
+            name: float(address.duration)
+            for name, address in addresses.items()
+            if not isinstance(address.duration, str)
         }
         # The store asks the meter how fast it may send, and the meter asks the store what it sent.
         meters: list[Meter] = []
@@ -159,6 +183,11 @@ class App:
             board=self.board,
             clock=self.clock,
             meter=meter,
+            ways=Ways(
+                ticks=Ticks(periods_s, self.clock.monotonic(), is_always=self._is_once),
+                fields=self.settings.messages,
+                handled_dir=self.directories.handled_dir,
+            ),
             on_look_again=self.intake.look_again,
             on_open=self._ring_uploaders,
         )
@@ -175,8 +204,9 @@ class App:
         """The owner edited what may change in a running agent."""
         self.settings = settings
         self.reporter.set_settings(settings)
+        self.postman.set_settings(settings)
         logging.getLogger().setLevel(settings.system.log_level.upper())
-        carriers = {address.carrier.name: address.carrier for address in settings.addresses}
+        carriers = {address.carrier.name: address.carrier for address in all_addresses(settings)}
         for dock in self._docks:
             dock.set_carrier(carriers[dock.carrier.name])
         self._ring_uploaders()
@@ -215,10 +245,19 @@ class App:
         ]
 
     def _poke(self) -> dict[str, Any]:
-        self.intake.poke()
-        self._intake_bell.ring()
+        self._look_at_rows()
+        self._postman_bell.ring()
         self._ring_uploaders()
         return {"ok": True}
+
+    def _look_at_rows(self) -> None:
+        """Rows came that wait for their files to be finished."""
+        self.intake.poke()
+        self._intake_bell.ring()
+
+    def _poll_firmware(self) -> None:
+        """A message asks whether there is new firmware."""
+        logger.info("firmware poll asked for by a message")
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -242,7 +281,7 @@ class App:
         def look() -> bool:
             nonlocal last, moved_at, done
             now = self.clock.monotonic()
-            done = self.intake.is_idle() and self.rechecker.is_idle() and self._left() == 0
+            done = self._is_idle() and self._left() == 0
             progress = self._progress()
             if progress != last:
                 last, moved_at = progress, now
@@ -253,6 +292,10 @@ class App:
         parked = self.journal.count_of(State.PARKED)
         code = self._end()
         return code or (0 if done and not parked else 1)
+
+    def _is_idle(self) -> bool:
+        # Messages first: what they ask for settles afterwards.
+        return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()
 
     def _left(self) -> int:
         return self.journal.count_of(*OWED)
@@ -272,6 +315,7 @@ class App:
         self.supervisor.catch_signals()
         self.supervisor.on_hangup(self._reload_bell.ring)
         self.intake.open()
+        self.postman.open()
         self.control.open()
         self.supervisor.serve("control", self.control.serve)
         self.supervisor.start()

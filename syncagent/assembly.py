@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from syncagent.core.messages import all_addresses
 from syncagent.core.places import GENERATED, Places
 from syncagent.core.settings import Carrier, Settings
 from syncagent.core.territory import Territory
@@ -31,9 +32,20 @@ class Directories:
     def data_dir(self) -> str:
         return os.path.join(self.base_dir, GENERATED)
 
+    @property
+    def outbox_dir(self) -> str:
+        """Receipts on their way."""
+        return os.path.join(self.state_dir, "outbox")
+
+    @property
+    def handled_dir(self) -> str:
+        """What handlers made of files."""
+        return os.path.join(self.state_dir, "handled")
+
 
 def places_of(settings: Settings, directories: Directories) -> Places:
     roots = {root for address in settings.addresses for root in address.carrier.upload.allowed_roots}
+    roots |= {directories.outbox_dir, directories.handled_dir}
     data_root = os.path.realpath(directories.data_dir)
     return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)))
 
@@ -82,7 +94,12 @@ def open_journal(settings: Settings, directories: Directories, clock: Clock) -> 
     """Raises: JournalBroken, Transient(DISK)."""
     files.make_directory(directories.state_dir, mode=0o750)
     journal = Journal(directories.state_dir, clock)
-    journal.set_stores({address.name: store_name(address.carrier) for address in settings.addresses})
+    addresses = all_addresses(settings)
+    journal.set_ways(
+        timed=[address.name for address in addresses if isinstance(address.duration, float | int)],
+        handlers=[address.name for address in addresses if address.handler is not None],
+    )
+    journal.set_stores({address.name: store_name(address.carrier) for address in addresses})
     return journal
 
 

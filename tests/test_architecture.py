@@ -40,6 +40,7 @@ FAMILIES = (
         "synchrony",
     },
     {"journal", "schema"},
+    {"files", "inbox"},
 )
 #: Every edge may know the clock: it owns the types `Clock` and `Stop`, which constructors are given.
 COMMON = {"clock"}

@@ -13,13 +13,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from syncagent.cli.context import Context, fail, say
 from syncagent.core.errors import Refused
 from syncagent.core.keys import check_cloud_path
-from syncagent.core.model import State
+from syncagent.core.model import Facts, State
 from syncagent.core.places import GENERATED, Places
 from syncagent.core.settings import SendAddress, Settings
 from syncagent.core.territory import is_within
 from syncagent.edges.clock import Stop
 from syncagent.edges.control import ask
-from syncagent.edges.files import is_file, look
+from syncagent.edges.files import facts_of, is_file, look
 from syncagent.edges.journal import Journal
 
 LOOK_S = 0.1
@@ -57,8 +57,8 @@ def choose_address(settings: Settings, wanted: str | None, place: str | None) ->
     raise click.UsageError(f"say which address with --address: {names}")
 
 
-def find(context: Context, places: Places, named: str) -> str:
-    """The journal's path of a file that a person named. Raises: click.BadParameter."""
+def find(context: Context, places: Places, named: str) -> tuple[str, Facts]:
+    """The journal's path of a file that a person named, and its facts now. Raises: click.BadParameter."""
     absolute = os.path.abspath(named)
     absolute = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
     path = places.name_of(absolute)
@@ -69,9 +69,9 @@ def find(context: Context, places: Places, named: str) -> str:
         )
     located = places.locate(path)
     status = look(*located) if located else None
-    if not is_file(status):
+    if status is None or not is_file(status):
         raise click.BadParameter(f"{named} is not a regular file" if status else f"{named} is not there")
-    return path
+    return path, facts_of(status)
 
 
 @click.command()
@@ -96,9 +96,9 @@ def send(context: Context, files: tuple[str, ...], address: str | None, cloud_pa
         asked, bad = [], 0
         for named in files:
             try:
-                path = find(context, places, named)
+                path, facts = find(context, places, named)
                 asked += [
-                    Asked(named, journal.ask(chosen.name, path, cloud_path=cloud_path))
+                    Asked(named, journal.ask(chosen.name, path, cloud_path=cloud_path, facts=facts))
                     for chosen in choose_address(settings, address, places.relative_of(path))
                 ]
             except click.BadParameter as error:

@@ -53,7 +53,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.PARKED: frozenset({State.READY, State.SUPERSEDED, State.GONE}),
     # REMOVED: a request was on its way when a later version came, or the file went, and the store took it after all.
     State.SUPERSEDED: frozenset({State.READY, State.REMOVED}),  # READY: the old bytes came back under the old name
-    State.GONE: frozenset({State.READY, State.REMOVED}),
+    State.GONE: frozenset({State.READY, State.REMOVED, State.GONE}),  # GONE: its file went, too
     State.LOST: frozenset({State.REMOVED}),
 }
 

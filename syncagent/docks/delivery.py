@@ -8,18 +8,22 @@ left to the worker.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import mimetypes
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from syncagent import __version__
 from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
 from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
-from syncagent.core.keys import Naming, check_cloud_path, escape, time_of, with_digest
+from syncagent.core.keys import Naming, check_key, escape, time_of, with_digest
+from syncagent.core.metadata import SIDECAR, pack
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
+from syncagent.docks.naming import content_of, corner_key, is_in_corner, naming_of
 from syncagent.edges import files
 from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
@@ -88,7 +92,9 @@ class Delivery:
         located = self._dock.places.locate(row.path)
         if located is None:
             raise Refused("lies outside of generated_data and of every directory of upload.allowed_roots")
-        with PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as pinned:
+        with PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as original, ExitStack() as stack:
+            # What a handler made of the file goes in its place, as long as the file is what the handler saw.
+            pinned = original if row.body is None else stack.enter_context(self._handled(row.body))
             content = None
             if pinned.size_bytes <= IN_MEMORY_BYTES:
                 content = pinned.read(0, pinned.size_bytes)
@@ -98,13 +104,24 @@ class Delivery:
             else:
                 digest = pinned.digest()
             pinned.check()
+            original.check()
             self._find_key(pinned, content, digest)
+
+    def _handled(self, body: str) -> PinnedFile:
+        """What a handler made of the file. Raises: Transient when it is not there any more."""
+        directory = self._dock.ways.handled_dir
+        status = files.look(directory, body)
+        if status is None or not files.is_file(status):
+            self._journal.unhandle(self._row)
+            raise Transient("what its handler made is gone; it is made again", trouble=Trouble.FILE)
+        return PinnedFile.open(directory, body, facts=files.facts_of(status))
 
     def _find_key(self, pinned: PinnedFile, content: bytes | None, digest: Digest) -> None:
         """Put the version under the first key that is free, or find it there."""
         row = self._row
-        base = check_cloud_path(row.cloud_path) if row.cloud_path is not None else self._naming().key()
-        overwrites = self._carrier.upload.on_rewrite == "overwrite"
+        # A key that somebody asked for was checked when it was asked for.
+        base = check_key(row.cloud_path) if row.cloud_path is not None else self._naming().key()
+        overwrites = self._carrier.upload.on_rewrite == "overwrite" or is_in_corner(self._carrier, base)
         for is_later_version in (False,) if overwrites else (False, True):
             # Made only when it is needed: a key that just fits has no room for a digest.
             key = with_digest(base, digest.sha256) if is_later_version else base
@@ -183,9 +200,11 @@ class Delivery:
         row, upload = self._row, self._carrier.upload
         only_if_absent = only_if_absent and self._dock.is_conditional()
         head = content if content is not None else pinned.read(0, min(HEAD_BYTES, pinned.size_bytes))
-        metadata = self._metadata(digest, captured_at=capture_time(head[:HEAD_BYTES]))
+        metadata, sidecar = self._metadata(key, digest, captured_at=capture_time(head[:HEAD_BYTES]))
         content_type = mimetypes.guess_type(row.path)[0] or "application/octet-stream"
         self._fly()
+        if sidecar is not None:
+            self._put_sidecar(*sidecar)
         if pinned.size_bytes > upload.multipart_bytes and not row.is_unsettled and self._dock.has_multipart():
             # A single request needs no note of its own: should it be repeated, it is the same request.
             self._journal.sending(row, key, digest)
@@ -239,26 +258,19 @@ class Delivery:
         board.settle_complaint(row.path, "upload")
         logger.info("confirmed path=%s key=%s bytes=%d", row.path, key, row.facts.size_bytes)
 
-    # -- names --------------------------------------------------------------------------------------------------------
-
     def _naming(self) -> Naming:
-        row, path = self._row, self._carrier.path
-        place = self._dock.places.relative_of(row.path)
-        if place is None or (path and not place.startswith(path + "/")):
-            relative = row.path.rpartition("/")[2]
-        else:
-            relative = place[len(path) + 1 :] if path else place
-        return Naming(
-            path=path,
-            sub_path=self._dock.addresses[row.address].sub_path,
-            system_id=self._carrier.system_id,
-            default_cloud_path=self._carrier.default_cloud_path,
-            relative_path=relative,
-            mtime_ns=row.facts.mtime_ns,
-        )
+        address = self._dock.addresses[self._row.address]
+        return naming_of(self._row, address, self._dock.places, self._dock.fields_of(address))
 
-    def _metadata(self, digest: Digest, *, captured_at: str | None) -> Mapping[str, str]:
-        """What travels with the object. Values are printable ASCII: S3 allows no more."""
+    # -- what travels along ------------------------------------------------------------------------------------------
+
+    def _metadata(
+        self, key: str, digest: Digest, *, captured_at: str | None
+    ) -> tuple[Mapping[str, str], tuple[str, bytes] | None]:
+        """(metadata, (key, bytes) of the object that holds what has no room in it).
+
+        Values are printable ASCII: S3 allows no more.
+        """
         metadata = {
             **self._carrier.upload.metadata,
             "syncagent-sha256": digest.sha256.hex(),
@@ -270,4 +282,18 @@ class Delivery:
             metadata["syncagent-captured-at"] = captured_at
         if self._row.is_unsettled:
             metadata["syncagent-unsettled"] = "true"
-        return metadata
+        content = content_of(self._row.message)
+        # Named by what it belongs to, so that a repeated request writes the same object again.
+        name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()
+        sidecar = corner_key(self._carrier, f"sidecars/{name}.json")
+        packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(sidecar))
+        if is_whole:
+            return {**metadata, **packed}, None
+        document = json.dumps({"key": key, "content": content}, ensure_ascii=False, allow_nan=False)
+        return {**metadata, **packed, SIDECAR: sidecar}, (sidecar, document.encode())
+
+    def _put_sidecar(self, key: str, data: bytes) -> None:
+        """Before the object that names it: nobody shall find one without the other."""
+        digest = files.digest_of(data)
+        request = PutRequest(key, digest, {}, "application/json", None, only_if_absent=False)
+        self._dock.store.put(request, Content(data, digest))

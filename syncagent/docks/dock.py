@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
 from syncagent.core.errors import Blocked, Transient, Trouble
 from syncagent.core.places import Places
 from syncagent.core.retry import EVERYBODYS, SHARED, Gate
-from syncagent.core.settings import Carrier, SendAddress
+from syncagent.core.settings import Carrier, MessageFields, SendAddress
+from syncagent.core.ticks import Ticks
 from syncagent.docks.meter import Meter
 from syncagent.docks.survey import Survey, SurveyedStore
 from syncagent.edges.clock import Clock
@@ -47,6 +49,15 @@ class DockStore(SurveyedStore, Protocol):
     def reach(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What is particular about how versions go: when, in whose words, through whose hands."""
+
+    ticks: Ticks  # of the addresses that send every so many seconds; under the dock's lock
+    fields: Mapping[str, MessageFields] = field(default_factory=dict)  # by message type
+    handled_dir: str = ""  # what handlers made of files
+
+
 class Dock:
     """See the module. Every method may be called from any worker of the carrier."""
 
@@ -61,6 +72,7 @@ class Dock:
         board: Board,
         clock: Clock,
         meter: Meter,
+        ways: Ways,
         on_look_again: Callable[[str], None],
         on_open: Callable[[], None],
     ) -> None:
@@ -72,6 +84,7 @@ class Dock:
         self.board = board
         self.clock = clock
         self.meter = meter
+        self.ways = ways
         self.on_look_again = on_look_again
         self._on_open = on_open  # rings the workers
         self._survey = Survey(carrier, store, journal)
@@ -117,6 +130,21 @@ class Dock:
                 self._gate.unused()
                 return min(waits, default=IDLE_S), []
             return 0.0, allowed
+
+    def until(self) -> Mapping[str, float]:
+        """Of the addresses that send every so many seconds: since when a version must be READY to go now."""
+        with self._lock:
+            return dict(self.ways.ticks.until(self.clock.monotonic()))
+
+    def ticks_in_s(self) -> float:
+        """Seconds until an address sends what it gathered; at most as long as an idle worker sleeps."""
+        with self._lock:
+            wait_s = self.ways.ticks.next_in_s(self.clock.monotonic())
+        return IDLE_S if wait_s is None else wait_s
+
+    def fields_of(self, address: SendAddress) -> MessageFields:
+        """Which fields of the address's messages name and date them."""
+        return self.ways.fields.get(address.message_type, MessageFields())
 
     def asks_in_s(self) -> float:
         """Seconds until an address that is refused may be asked again; at most as long as an idle worker sleeps."""

@@ -16,14 +16,13 @@ from syncagent.core.errors import Blocked, Trouble
 from syncagent.core.model import ObjectFacts
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress
+from syncagent.docks.naming import corner_key
 from syncagent.edges.journal import Journal
 from syncagent.edges.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
 
 BATCH = 1_000
-#: Below <path>/<system_id>/: our own corner of the bucket, which guarantee 7 exempts.
-CORNER = ".syncagent"
 _CANNOT_LIST = "cannot list the bucket"
 
 
@@ -34,11 +33,6 @@ class SurveyedStore(ObjectStore, Protocol):
     def profile(self) -> StoreProfile: ...
     def set_profile(self, profile: StoreProfile) -> None: ...
     def probe_conditional(self, key: str) -> bool: ...
-
-
-def corner_key(carrier: Carrier, name: str) -> str:
-    """The key of one of our own objects."""
-    return "/".join(part for part in (carrier.path, carrier.system_id, CORNER, name) if part)
 
 
 def prefix_of(carrier: Carrier, address: SendAddress) -> str:

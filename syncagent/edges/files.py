@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ DISK_ERRNOS = frozenset(
 READ_BYTES = 256 * 1024
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LEAF = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -82,7 +84,7 @@ def words(error: OSError) -> str:
 
 
 @contextmanager
-def _directory(root: str, path: str) -> Iterator[int]:
+def open_directory(root: str, path: str) -> Iterator[int]:
     """A descriptor of `root/path`, reached without following a link below `root`."""
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -104,7 +106,7 @@ def scan_directory(root: str, path: str, *, chunk: int = 2_000) -> Iterator[List
     """
     listing = Listing(path)
     try:
-        with _directory(root, path) as fd, os.scandir(fd) as entries:
+        with open_directory(root, path) as fd, os.scandir(fd) as entries:
             for entry in entries:
                 try:
                     status = entry.stat(follow_symlinks=False)
@@ -135,7 +137,7 @@ def look(root: str, path: str) -> os.stat_result | None:
     """
     head, _, name = path.rpartition("/")
     try:
-        with _directory(root, head) as fd:
+        with open_directory(root, head) as fd:
             return os.stat(name or ".", dir_fd=fd, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -164,7 +166,7 @@ def open_file(root: str, path: str) -> int:
     """
     head, _, name = path.rpartition("/")
     try:
-        with _directory(root, head) as directory:
+        with open_directory(root, head) as directory:
             # Looked at before it is opened: opening some devices has effects.
             mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
             if not stat.S_ISREG(mode):
@@ -383,6 +385,65 @@ def is_held(path: str) -> int | None:
     finally:
         os.close(fd)
     return None
+
+
+def write_whole(root: str, path: str, data: bytes, *, mode: int = 0o644) -> None:
+    """Put a file under `root/path`, whole and durable or not at all, in the place of what is there.
+
+    Raises: OSError.
+    """
+    head, _, name = path.rpartition("/")
+    with open_directory(root, head) as directory:
+        # The name tells whose it is, should a power cut leave it: a dot file is nobody's message or picture.
+        temporary = f".{name[:64]}.{os.getpid()}-{threading.get_ident():x}.tmp"
+        fd = os.open(temporary, _NEW, mode, dir_fd=directory)
+        try:
+            with open(fd, "wb") as file:
+                os.fchmod(fd, mode)
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            os.unlink(temporary, dir_fd=directory)
+            raise
+        os.fsync(directory)
+
+
+def rename(root: str, path: str, other: str) -> None:
+    """Move a file below one root, durable. Raises: OSError."""
+    head, _, name = path.rpartition("/")
+    other_head, _, other_name = other.rpartition("/")
+    with open_directory(root, head) as source, open_directory(root, other_head) as target:
+        os.rename(name, other_name, src_dir_fd=source, dst_dir_fd=target)
+        os.fsync(target)
+        os.fsync(source)
+
+
+def unlink(root: str, path: str) -> None:
+    """Remove a name below a root; not durable by itself. Raises: OSError."""
+    head, _, name = path.rpartition("/")
+    with open_directory(root, head) as directory:
+        os.unlink(name, dir_fd=directory)
+
+
+def make_below(root: str, path: str, *, mode: int) -> None:
+    """Make a directory and its parents below a root, with exactly this mode, no link followed. Raises: OSError."""
+    done: list[str] = []
+    for part in path.split("/"):
+        with open_directory(root, "/".join(done)) as parent:
+            try:
+                os.mkdir(part, mode, dir_fd=parent)
+            except FileExistsError:
+                pass
+            else:
+                inner = os.open(part, _DIRECTORY, dir_fd=parent)
+                try:
+                    os.fchmod(inner, mode)  # whatever the umask says
+                finally:
+                    os.close(inner)
+                os.fsync(parent)
+        done.append(part)
 
 
 def make_directory(path: str, *, mode: int = 0o775) -> None:

@@ -83,7 +83,7 @@ class Uploader:
             return BUDGET_S
         due_s = self._journal.next_due_s()
         # Of an address that is refused there may be rows that are ready: they have no due time.
-        wait_s = min(IDLE_S, self._dock.asks_in_s(), due_s if due_s is not None else IDLE_S)
+        wait_s = min(IDLE_S, self._dock.asks_in_s(), self._dock.ticks_in_s(), due_s if due_s is not None else IDLE_S)
         return max(wait_s, LEAST_WAIT_S)
 
     def _tidy(self, allowed: list[str]) -> None:
@@ -104,12 +104,15 @@ class Uploader:
         if order == "newest_first_with_backfill" and self._claims % BACKFILL_EVERY == 0:
             order = "oldest"
         accepts = self._dock.accepts() if self._dock.is_paused() else None
+        until = self._dock.until()
         # Whether a store is back is found out sooner with a small file.
         if self._is_nimble or self._dock.is_away():
-            row = self._journal.claim(allowed, order=order, largest_bytes=upload.multipart_bytes, accepts=accepts)
+            row = self._journal.claim(
+                allowed, order=order, largest_bytes=upload.multipart_bytes, accepts=accepts, until=until
+            )
             if row is not None:
                 return row
-        return self._journal.claim(allowed, order=order, accepts=accepts)
+        return self._journal.claim(allowed, order=order, accepts=accepts, until=until)
 
     def _handle(self, row: Row, stop: Stop) -> float:
         """Deliver one row, whatever comes of it; seconds until the next pass."""
@@ -158,9 +161,10 @@ class Uploader:
     def _gives_way(self) -> bool:
         """Between two parts: whether small files wait for this worker, or the money is spent."""
         largest = self._dock.carrier.upload.multipart_bytes
-        return self._dock.is_paused() or (
-            self._is_nimble and self._journal.has_ready(tuple(self._dock.addresses), largest_bytes=largest)
-        )
+        if self._dock.is_paused():
+            return True
+        addresses = tuple(self._dock.addresses)
+        return self._is_nimble and self._journal.has_ready(addresses, largest_bytes=largest, until=self._dock.until())
 
     def _act(self, row: Row, error: SyncagentError, do: Do, reason: str, wait_s: float) -> None:
         board = self._dock.board

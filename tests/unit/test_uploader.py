@@ -23,7 +23,8 @@ from syncagent.core.model import State
 from syncagent.core.places import Places
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress, Upload
-from syncagent.docks.dock import Dock
+from syncagent.core.ticks import Ticks
+from syncagent.docks.dock import Dock, Ways
 from syncagent.docks.meter import Meter
 from syncagent.edges.files import PinnedFile, facts_of
 from syncagent.edges.journal import Arrival, Journal, Row
@@ -93,6 +94,7 @@ class World:
             board=self.board,
             clock=clock,
             meter=Meter(carrier, journal=self.journal, clock=clock, totals=lambda: (0, 0), skew_s=lambda: None),
+            ways=Ways(Ticks({}, 0.0)),
             on_look_again=self.looked_again.append,
             on_open=lambda: None,
         )

@@ -19,13 +19,14 @@ from syncagent.core.model import State
 from .arrivals import Arrivals
 from .database import FILE_NAME
 from .deliveries import Deliveries
-from .rows import OWED_WORDS, ROWS, Arrival, Known, Row, Tally, Upload, join_path
+from .messages import Messages
+from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
 
-__all__ = ["FILE_NAME", "Arrival", "Journal", "Known", "Row", "Tally", "Upload"]
+__all__ = ["FILE_NAME", "FOR_FILE", "Arrival", "Ask", "Journal", "Known", "Row", "Tally", "Upload"]
 
 
-class Journal(Arrivals, Deliveries, Uploads):
+class Journal(Arrivals, Deliveries, Messages, Uploads):
     """One SQLite file. Thread-safe; writes of several threads share a commit."""
 
     def listing(self, states: Sequence[State] = (), *, limit: int = -1) -> list[Row]:
@@ -43,11 +44,12 @@ class Journal(Arrivals, Deliveries, Uploads):
         def apply(connection: sqlite3.Connection) -> int:
             rows = connection.execute(
                 "SELECT v.id, d.path, v.name FROM version v JOIN directory d ON d.id = v.directory"
-                " WHERE v.state IN ('parked', 'waiting')"
+                " WHERE v.state = 'parked' OR (v.state = 'waiting' AND v.reason != ?)",
+                (FOR_FILE,),
             ).fetchall()
             chosen = [row_id for row_id, head, name in rows if paths is None or join_path(head, name) in paths]
             for row_id in chosen:
-                self._move(connection, row_id, State.READY, attempts=0)
+                self._move(connection, row_id, State.READY, attempts=0, due=0.0)
             return len(chosen)
 
         return self._write(apply, durable=True)
@@ -66,12 +68,13 @@ class Journal(Arrivals, Deliveries, Uploads):
     def oldest_owed(self, address: str | None = None) -> float | None:
         """Age in seconds, by journal time, of the oldest version that the bucket does not have yet.
 
+        A message whose file is not there yet owes nothing so far.
         Of one address, or of all that are active.
         """
         names = self._active if address is None else (address,)
         ids = [self._addresses.get(name, -1) for name in names]
         query = (
-            f"SELECT min(recorded) FROM version WHERE state IN ({OWED_WORDS})"
+            f"SELECT min(recorded) FROM version WHERE state IN ({OWED_WORDS}) AND reason != '{FOR_FILE}'"
             f" AND address IN ({', '.join('?' * len(ids))})"
         )
         rows = self._read(query, ids)

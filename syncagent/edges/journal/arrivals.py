@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from syncagent.core.model import Facts, State
 
 from .base import JournalBase
-from .rows import LIVE, Arrival, Known, split_path
+from .rows import DROPPED, FOR_FILE, LIVE, Arrival, Known, is_expected, split_path
 
 
 class Arrivals(JournalBase):
@@ -19,13 +19,13 @@ class Arrivals(JournalBase):
         """Live rows of some files of one directory, by name (one per address); a scan compares the disk with these."""
         marks = ", ".join("?" * len(names))
         values = (os.fsencode(directory), *(os.fsencode(name) for name in names))
-        return self._known(f"d.path = ? AND v.name IN ({marks}) AND v.{LIVE}", values)
+        return self._known(f"d.path = ? AND v.name IN ({marks}) AND {LIVE}", values)
 
     def count_live(self, directory: str) -> int:
         """How many names of one directory have live rows."""
         query = (
             "SELECT count(DISTINCT v.name) FROM directory d JOIN version v ON v.directory = d.id"
-            f" WHERE d.path = ? AND v.{LIVE}"
+            f" WHERE d.path = ? AND {LIVE}"
         )
         return int(self._read(query, (os.fsencode(directory),))[0][0])
 
@@ -33,7 +33,7 @@ class Arrivals(JournalBase):
         """(name, row id) of live rows of one directory in the order of their bytes, from behind `after`."""
         query = (
             "SELECT v.name, v.id FROM directory d JOIN version v ON v.directory = d.id"
-            f" WHERE d.path = ? AND v.name > ? AND v.{LIVE} ORDER BY v.name LIMIT ?"
+            f" WHERE d.path = ? AND v.name > ? AND {LIVE} ORDER BY v.name LIMIT ?"
         )
         rows = self._read(query, (os.fsencode(directory), os.fsencode(after), limit))
         if len(rows) == limit:  # rows of one name stay together
@@ -44,18 +44,18 @@ class Arrivals(JournalBase):
     def known_at(self, path: str) -> list[Known]:
         """Live rows of one path, one per address."""
         head, name = split_path(path)
-        return next(iter(self._known("d.path = ? AND v.name = ? AND v." + LIVE, (head, name)).values()), [])
+        return next(iter(self._known("d.path = ? AND v.name = ? AND " + LIVE, (head, name)).values()), [])
 
     def _known(self, where: str, values: Sequence[object]) -> dict[str, list[Known]]:
         found: dict[str, list[Known]] = {}
         query = (
-            "SELECT v.id, a.name, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state FROM directory d"
+            "SELECT v.id, a.name, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason FROM directory d"
             f" JOIN version v ON v.directory = d.id JOIN address a ON a.id = v.address WHERE {where} ORDER BY v.id"
         )
-        for row_id, address, name, size, mtime_ns, ctime_ns, inode, state in self._read(query, values):
+        for row_id, address, name, size, mtime_ns, ctime_ns, inode, state, reason in self._read(query, values):
             rows = found.setdefault(os.fsdecode(name), [])
             rows[:] = [known for known in rows if known.address != address]  # the newest row of an address speaks
-            rows.append(Known(row_id, address, Facts(size, mtime_ns, ctime_ns, inode), State(state)))
+            rows.append(Known(row_id, address, Facts(size, mtime_ns, ctime_ns, inode), State(state), reason))
         return found
 
     def directories_below(self, directory: str) -> list[str]:
@@ -64,7 +64,7 @@ class Arrivals(JournalBase):
         low, high = path + b"/", path + b"0"  # "0" follows "/" in ASCII
         query = (
             "SELECT d.path FROM directory d WHERE (d.path = ? OR (d.path >= ? AND d.path < ?))"
-            f" AND EXISTS (SELECT 1 FROM version v WHERE v.directory = d.id AND v.{LIVE})"
+            f" AND EXISTS (SELECT 1 FROM version v WHERE v.directory = d.id AND {LIVE})"
         )
         return [os.fsdecode(row[0]) for row in self._read(query, (path, low, high))]
 
@@ -85,7 +85,7 @@ class Arrivals(JournalBase):
         address, directory = self._addresses[arrival.address], self._directory_id(connection, head)
         facts = arrival.facts
         older = connection.execute(
-            "SELECT id, size, mtime_ns, ctime_ns, inode, state, reason, cloud_path FROM version"
+            "SELECT id, size, mtime_ns, ctime_ns, inode, state, reason, cloud_path, message FROM version"
             " WHERE directory = ? AND name = ? AND address = ? ORDER BY id DESC",
             (directory, name, address),
         )
@@ -93,61 +93,64 @@ class Arrivals(JournalBase):
         # A key that somebody asked for does not stand for the one that the address gives: each has rows of its own.
         seen: set[str | None] = set()
         known: set[str | None] = set()
-        owed: set[str | None] = {None} if arrival.is_wanted else set()
-        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path in older.fetchall():
+        owed: dict[str | None, str | None] = {None: None} if arrival.is_wanted else {}  # key -> message
+        due = self._clock.monotonic() if arrival.address in self._timed else 0.0
+        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, message in older.fetchall():
             state, same = State(word), Facts(size, mtime_ns, ctime_ns, inode) == facts
             is_newest = cloud_path not in seen
             seen.add(cloud_path)
-            if state is State.SETTLING:
+            if is_expected(state, reason):
                 # Asked for, or found changed while it was sent: these are the facts it finished with.
                 connection.execute(
                     "UPDATE version SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, unsettled = ?,"
-                    " sha256 = NULL, md5 = NULL WHERE id = ?",
+                    " sha256 = NULL, md5 = NULL, handled = 0, body = NULL WHERE id = ?",
                     (*_columns(facts), arrival.is_unsettled, row_id),
                 )
                 self._count(arrival.address, state, reason, files=0, size=facts.size_bytes - size)
-                self._move(connection, row_id, State.READY)
+                # What a person asks for goes now; what a message asks for goes when its address sends.
+                self._move(connection, row_id, State.READY, due=due if message is not None else 0.0)
                 known.add(cloud_path)
                 ready += 1
             elif same and is_newest:
                 known.add(cloud_path)
-                if state in (State.SUPERSEDED, State.GONE):
-                    self._move(connection, row_id, State.READY, attempts=0)
+                if state in (State.SUPERSEDED, State.GONE) and reason != DROPPED:
+                    self._move(connection, row_id, State.READY, attempts=0, due=due)
                     ready += 1
                 elif state is State.REMOVED:
                     self._move(connection, row_id, State.CONFIRMED)
             elif not same and state in (State.READY, State.WAITING, State.PARKED):
                 self._move(connection, row_id, State.SUPERSEDED)
-                owed.add(cloud_path)
+                owed[cloud_path] = message
             elif not same and state is State.CONFIRMED:
                 self._move(connection, row_id, State.REMOVED)  # its bytes are not on the disk any more
-        for cloud_path in sorted(owed - known, key=lambda path: path or ""):
+        for cloud_path in sorted(owed.keys() - known, key=lambda path: path or ""):
             connection.execute(
-                "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded,"
-                " unsettled, cloud_path) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, due, recorded,"
+                " unsettled, cloud_path, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(address, directory, name, *_columns(facts)),
-                    *(State.READY, self.time(), arrival.is_unsettled, cloud_path),
+                    *(State.READY, due, self.time(), arrival.is_unsettled, cloud_path, owed[cloud_path]),
                 ),
             )
             self._count(arrival.address, State.READY, "", files=1, size=facts.size_bytes)
             ready += 1
         return ready
 
-    def ask(self, address: str, path: str, *, cloud_path: str | None = None) -> int:
+    def ask(self, address: str, path: str, *, cloud_path: str | None = None, facts: Facts | None = None) -> int:
         """Queue one file for one address because somebody asked for it; durable. Returns the row's id.
 
-        The row is SETTLING until the intake finds the file finished. A version that is already on its way, or
-        there, under the same key is not queued twice: its row is returned.
+        The row is SETTLING until the intake finds the file finished. A version that is already on its way under the
+        same key (with the file's `facts` of now, where they are given) is not queued twice: its row is returned.
         """
 
         def apply(connection: sqlite3.Connection) -> int:
             head, name = split_path(path)
             directory = self._directory_id(connection, head)
+            same = " AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?" if facts else ""
             row = connection.execute(
-                "SELECT id FROM version WHERE directory = ? AND name = ? AND address = ? AND cloud_path IS ?"
-                " AND state IN ('settling', 'ready', 'sending', 'waiting') ORDER BY id DESC LIMIT 1",
-                (directory, name, self._addresses[address], cloud_path),
+                "SELECT id FROM version WHERE directory = ? AND name = ? AND address = ? AND cloud_path IS ? AND"
+                f" (state = 'settling' OR (state IN ('ready', 'sending', 'waiting'){same})) ORDER BY id DESC LIMIT 1",
+                (directory, name, self._addresses[address], cloud_path, *(_columns(facts) if facts else ())),
             ).fetchone()
             if row:
                 return int(row[0])
@@ -170,7 +173,11 @@ class Arrivals(JournalBase):
                 state = self._state(connection, row_id)
                 if state is State.CONFIRMED:
                     self._move(connection, row_id, State.REMOVED)
-                elif state in (State.READY, State.WAITING, State.PARKED, State.SETTLING):
+                    continue
+                reason = self._reason(connection, row_id)
+                owes = state in (State.READY, State.WAITING, State.PARKED, State.SETTLING)
+                # What waits for its file never had one.
+                if (owes and reason != FOR_FILE) or (state is State.GONE and reason == DROPPED):
                     self._move(connection, row_id, State.GONE)
 
         if ids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from syncagent.core.model import TRANSITIONS, State
@@ -28,6 +28,8 @@ class JournalBase(Database):
         self._addresses: dict[str, int] = {}
         self._address_stores: dict[str, str] = {}
         self._active: frozenset[str] = frozenset()
+        self._timed: frozenset[str] = frozenset()  # addresses that send every so many seconds
+        self._handlers: frozenset[str] = frozenset()  # addresses whose versions go through a handler first
         self._directories: dict[bytes, int] = {}
         self._batches: dict[tuple[str, str, str, int | None], list[Row]] = {}  # claims to come; _take_lock
         self._moved: set[int] = set()  # rows that moved since those batches were read
@@ -111,6 +113,14 @@ class JournalBase(Database):
         if any(self._address_stores.get(name) != store for name, store in stores.items()):
             self._write(apply)
 
+    def set_ways(self, *, timed: Iterable[str], handlers: Iterable[str]) -> None:
+        """Say which addresses send every so many seconds, and which have a handler.
+
+        READY rows of the first remember since when they are; those of the second are not claimed before the handler
+        has seen them.
+        """
+        self._timed, self._handlers = frozenset(timed), frozenset(handlers)
+
     def _directory_id(self, connection: sqlite3.Connection, path: bytes) -> int:
         found = self._directories.get(path)
         if found is None:
@@ -135,6 +145,9 @@ class JournalBase(Database):
 
     def _state(self, connection: sqlite3.Connection, row_id: int) -> State:
         return State(connection.execute("SELECT state FROM version WHERE id = ?", (row_id,)).fetchone()[0])
+
+    def _reason(self, connection: sqlite3.Connection, row_id: int) -> str:
+        return str(connection.execute("SELECT reason FROM version WHERE id = ?", (row_id,)).fetchone()[0])
 
     def _move(
         self, connection: sqlite3.Connection, row_id: int, state: State, *, reason: str = "", **values: Any

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from syncagent.core.errors import FileChanged, JournalBroken
 from syncagent.core.model import Digest, ObjectFacts, State
 
 from .base import JournalBase
-from .rows import ROWS, Row
+from .rows import FOR_FILE, NEVER, ROWS, Row
 from .uploads import end_upload
 
 #: Ready rows looked at in one go; more than any sensible number of workers.
@@ -31,30 +31,35 @@ class Deliveries(JournalBase):
         order: str = "oldest",
         largest_bytes: int | None = None,
         accepts: Callable[[str], bool] | None = None,
+        until: Mapping[str, float] | None = None,
     ) -> Row | None:
         """Take the next READY row of these addresses (up to a size) for one worker; None when there is none.
 
         Taken in memory only, so a claim costs the card nothing. No two rows of one path are out at once. Fewest
         attempts first, so a poisoned file sinks; then by `order`. `accepts` judges paths: then all rows are looked at.
+        `until`: of these addresses only rows that were READY by then (monotonic) go. A row of an address with a
+        handler goes only when the handler has seen it.
         """
         with self._take_lock:
             paths = {path for path, _ in self._taken.values()}
             for attempts in ("= 0", "> 0"):
                 for address in addresses:
                     limit = -1 if accepts else CLAIM_BATCH
-                    for row in self._candidates(address, attempts, order, largest_bytes, limit=limit):
+                    latest = until.get(address, NEVER) if until else NEVER
+                    for row in self._candidates(address, attempts, order, largest_bytes, latest, limit=limit):
                         if row.id in self._taken or row.path in paths or not (accepts is None or accepts(row.path)):
                             continue
                         if row.id in self._moved:  # since the batch was read: what it says may be old
                             row = self.row(row.id)
-                            if row.state is not State.READY:
+                            is_due = row.due <= latest and (row.is_handled or address not in self._handlers)
+                            if row.state is not State.READY or not is_due:
                                 continue
                         self._taken[row.id] = (row.path, "")
                         return row
         return None
 
     def _candidates(
-        self, address: str, attempts: str, order: str, largest_bytes: int | None, *, limit: int
+        self, address: str, attempts: str, order: str, largest_bytes: int | None, latest: float, *, limit: int
     ) -> Iterator[Row]:
         """READY rows in `order`, from a batch read earlier while it lasts: a claim must cost neither query nor sort."""
         batch = self._batches.setdefault((address, attempts, order, largest_bytes), []) if limit > 0 else []
@@ -65,7 +70,7 @@ class Deliveries(JournalBase):
             by = f"v.attempts, {by}"
         query = (
             f"{ROWS} WHERE v.address = ? AND v.state = 'ready' AND v.attempts {attempts} AND v.size <= ?"
-            f" ORDER BY {by} LIMIT ?"
+            f" AND v.due <= ?{' AND v.handled' if address in self._handlers else ''} ORDER BY {by} LIMIT ?"
         )
         largest = largest_bytes if largest_bytes is not None else 1 << 62
         if limit > 0:
@@ -74,20 +79,26 @@ class Deliveries(JournalBase):
             self._moved.clear()
             for other in self._batches.values():
                 other.clear()  # they would need the marks that were just forgotten
-        batch.extend(reversed(self.rows(query, (self._addresses.get(address, -1), largest, limit))))
+        batch.extend(reversed(self.rows(query, (self._addresses.get(address, -1), largest, latest, limit))))
         while batch:
             yield batch.pop()
 
-    def has_ready(self, addresses: Sequence[str], *, largest_bytes: int) -> bool:
-        """Whether a READY row up to a size waits for a worker."""
-        ids = [self._addresses.get(name, -1) for name in addresses]
+    def has_ready(
+        self, addresses: Sequence[str], *, largest_bytes: int, until: Mapping[str, float] | None = None
+    ) -> bool:
+        """Whether a READY row up to a size waits for a worker; `until` as in `claim`."""
         with self._take_lock:
             taken = list(self._taken)
-        query = (
-            f"SELECT 1 FROM version WHERE address IN ({', '.join('?' * len(ids))}) AND state = 'ready' AND size <= ?"
-            f" AND id NOT IN ({', '.join('?' * len(taken))}) LIMIT 1"
-        )
-        return bool(self._read(query, (*ids, largest_bytes, *taken)))
+        for name in addresses:
+            query = (
+                "SELECT 1 FROM version WHERE address = ? AND state = 'ready' AND size <= ? AND due <= ?"
+                f"{' AND handled' if name in self._handlers else ''}"
+                f" AND id NOT IN ({', '.join('?' * len(taken))}) LIMIT 1"
+            )
+            latest = until.get(name, NEVER) if until else NEVER
+            if self._read(query, (self._addresses.get(name, -1), largest_bytes, latest, *taken)):
+                return True
+        return False
 
     def let_go(self, row: Row) -> None:
         """The worker is done with the row, whatever became of it."""
@@ -244,7 +255,7 @@ class Deliveries(JournalBase):
         def apply(connection: sqlite3.Connection) -> int:
             still = [row_id for (row_id,) in due if self._state(connection, row_id) is State.WAITING]
             for row_id in still:
-                self._move(connection, row_id, State.READY, **changes)
+                self._move(connection, row_id, State.READY, due=0.0, **changes)
             return len(still)
 
         return self._write(apply) if due else 0
@@ -258,9 +269,17 @@ class Deliveries(JournalBase):
         """On start: what was SENDING or WAITING when the last run ended is READY again. Returns how many rows."""
 
         def apply(connection: sqlite3.Connection) -> int:
-            rows = connection.execute("SELECT id FROM version WHERE state IN ('sending', 'waiting')").fetchall()
+            rows = connection.execute(
+                "SELECT id FROM version WHERE state = 'sending' OR (state = 'waiting' AND reason != ?)", (FOR_FILE,)
+            ).fetchall()
             for (row_id,) in rows:
-                self._move(connection, row_id, State.READY)
+                self._move(connection, row_id, State.READY, due=0.0)
+            # Monotonic times of another run mean nothing now: what was gathered in it goes.
+            for name in self._timed:
+                connection.execute(
+                    "UPDATE version SET due = 0 WHERE address = ? AND state = 'ready' AND due > 0",
+                    (self._addresses[name],),
+                )
             return len(rows)
 
         return self._write(apply)

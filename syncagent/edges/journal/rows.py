@@ -10,11 +10,18 @@ from syncagent.core.model import OWED, Digest, Facts, Part, State
 
 _COLUMNS = (
     "v.id, a.name, d.path, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.attempts, v.due,"
-    " v.recorded, v.key, v.sha256, v.md5, v.etag, v.unsettled, v.cloud_path, v.message, v.position, v.confirmed_at"
+    " v.recorded, v.key, v.sha256, v.md5, v.etag, v.unsettled, v.cloud_path, v.message, v.position, v.confirmed_at,"
+    " v.handled, v.body"
 )
 ROWS = f"SELECT {_COLUMNS} FROM version v JOIN address a ON a.id = v.address JOIN directory d ON d.id = v.directory"
 OWED_WORDS = ", ".join(f"'{state}'" for state in sorted(OWED))
-LIVE = "state NOT IN ('removed', 'superseded', 'gone', 'lost')"
+#: Why a row waits whose message came before its file was there, or finished.
+FOR_FILE = "file"
+#: Never due: what ends this waiting is the file.
+NEVER = 1e300
+#: Why a version is GONE whose handler wants it not to be sent; its file is still there, and no news.
+DROPPED = "dropped by its handler"
+LIVE = f"(v.state NOT IN ('removed', 'superseded', 'gone', 'lost') OR (v.state = 'gone' AND v.reason = '{DROPPED}'))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class Row:
     message: str | None
     position: int | None
     confirmed_at: float | None
+    is_handled: bool = False
+    body: str | None = None  # what a handler made of it, below the directory of handled files
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,12 @@ class Known:
     address: str
     facts: Facts
     state: State
+    reason: str = ""
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether it waits for the file to be there and finished."""
+        return is_expected(self.state, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +88,24 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A message's wish: one file for one address, under its own key or the one that is named."""
+
+    address: str
+    path: str
+    cloud_path: str | None
+    message: str  # the whole message, as JSON
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     files: int
     bytes: int
+
+
+def is_expected(state: State, reason: str) -> bool:
+    """Whether a row waits for its file to be there and finished, so that it has no version yet."""
+    return state is State.SETTLING or (state is State.WAITING and reason == FOR_FILE)
 
 
 def split_path(path: str) -> tuple[bytes, bytes]:
@@ -91,7 +121,8 @@ def join_path(directory: bytes, name: bytes) -> str:
 
 def row_of(values: tuple[Any, ...]) -> Row:
     (row_id, address, head, name, size, mtime_ns, ctime_ns, inode, state, reason, attempts, due) = values[:12]
-    (recorded, key, sha256, md5, etag, unsettled, cloud_path, message, position, confirmed_at) = values[12:]
+    (recorded, key, sha256, md5, etag, unsettled, cloud_path, message, position, confirmed_at) = values[12:22]
+    handled, body = values[22:]
     return Row(
         id=row_id,
         address=address,
@@ -110,4 +141,6 @@ def row_of(values: tuple[Any, ...]) -> Row:
         message=message,
         position=position,
         confirmed_at=confirmed_at,
+        is_handled=bool(handled),
+        body=body,
     )

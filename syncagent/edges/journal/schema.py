@@ -83,7 +83,18 @@ CREATE TABLE foreign_object(                -- what a listing found that this jo
 CREATE TABLE note(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (_FIRST,)
+_MESSAGES = """
+CREATE TABLE message(                       -- what was taken from the inbox; asked for again, it is not acted on again
+    digest BLOB PRIMARY KEY,                -- SHA-256 of the whole message
+    type TEXT NOT NULL,
+    taken REAL NOT NULL                     -- journal time
+) WITHOUT ROWID;
+ALTER TABLE version ADD COLUMN handled INTEGER NOT NULL DEFAULT 0;  -- its address's handler has seen it
+ALTER TABLE version ADD COLUMN body TEXT;   -- what the handler made of it, below the directory of handled files
+CREATE INDEX version_expected ON version(id) WHERE state = 'waiting' AND reason = 'file';
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _MESSAGES)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,72 @@
+"""What travels with an object: HTTP headers hold little, and only ASCII; the rest goes into an object beside it.
+
+Source of the limit: the S3 user guide, "Working with object metadata": 2 KB of user-defined metadata, counted as
+the bytes of all names and values. Text that is not ASCII is written as RFC 2047 encoded words, the form in which S3
+itself gives such values back.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from email.header import decode_header, make_header
+
+from syncagent.core.messages import PLACE_FIELDS
+
+MAX_METADATA_BYTES = 2_048
+#: Names the object that holds what did not fit.
+SIDECAR = "syncagent-sidecar"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+#: What a header's value can hold as it is: no control characters, no space at an end, nothing that looks encoded.
+_PLAIN = re.compile(r"(?!.*=\?)[!-~](?:[ -~]*[!-~])?")
+
+
+def header_value(value: object) -> str:
+    """A field's value as printable ASCII: text as it is or as an RFC 2047 word, anything else as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), allow_nan=False)
+    if not text or _PLAIN.fullmatch(text):
+        return text
+    return f"=?UTF-8?B?{base64.b64encode(text.encode()).decode()}?="
+
+
+def text_of(value: str) -> str:
+    """The text that `header_value` was given."""
+    return str(make_header(decode_header(value)))
+
+
+def pack(fields: Mapping[str, object], *, own: Mapping[str, str], reserve_bytes: int) -> tuple[dict[str, str], bool]:
+    """(metadata of a message's fields, whether that is all of them).
+
+    `own` is what goes along in any case. When it is not all, `reserve_bytes` stay free for saying where the rest is.
+    """
+    packed, is_whole = _fill(fields, own=own, limit=MAX_METADATA_BYTES)
+    if not is_whole:
+        packed, _ = _fill(fields, own=own, limit=MAX_METADATA_BYTES - reserve_bytes)
+    return packed, is_whole
+
+
+def _fill(fields: Mapping[str, object], *, own: Mapping[str, str], limit: int) -> tuple[dict[str, str], bool]:
+    left = limit - size_of(own)
+    packed: dict[str, str] = {}
+    is_whole = True
+    for field, value in fields.items():
+        if field in PLACE_FIELDS:
+            continue
+        # S3 keeps names in small letters; two fields that differ in case only are one name there.
+        name = field.lower()
+        text = header_value(value)
+        size = len(name) + len(text)
+        if not _NAME.fullmatch(name) or name in packed or name in own or name.startswith("syncagent-") or size > left:
+            is_whole = False
+            continue
+        packed[name] = text
+        left -= size
+    return packed, is_whole
+
+
+def size_of(metadata: Mapping[str, str]) -> int:
+    """Bytes as S3 counts them."""
+    return sum(len(name) + len(text) for name, text in metadata.items())

@@ -1,0 +1,55 @@
+"""Where the versions of an address go: keys, and our own corner of the bucket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from syncagent.core.keys import Naming
+from syncagent.core.messages import time_in
+from syncagent.core.places import Places
+from syncagent.core.settings import Carrier, MessageFields, SendAddress
+from syncagent.edges.journal import Row
+
+#: Below <path>/<system_id>/: our own corner of the bucket, where the rule that no object is replaced does not count.
+CORNER = ".syncagent"
+
+
+def corner_key(carrier: Carrier, name: str) -> str:
+    """The key of one of our own objects."""
+    return "/".join(part for part in (carrier.path, carrier.system_id, CORNER, name) if part)
+
+
+def is_in_corner(carrier: Carrier, key: str) -> bool:
+    """Whether a key lies in our own corner."""
+    return key.startswith(corner_key(carrier, "") + "/")
+
+
+def content_of(message: str | None) -> Mapping[str, Any]:
+    """What the message of a row says; nothing for a row without one."""
+    if message is None:
+        return {}
+    content = json.loads(message)["msg_content"]
+    return content if isinstance(content, dict) else {}
+
+
+def naming_of(row: Row, address: SendAddress, places: Places, fields: MessageFields) -> Naming:
+    """What the key of a version is made of when nobody named one."""
+    carrier, content = address.carrier, content_of(row.message)
+    path, place = carrier.path, places.relative_of(row.path)
+    if place is None or (path and not place.startswith(path + "/")):
+        # From elsewhere: under the name that the message gives it.
+        said = content.get("file_name")
+        relative = said.strip("/") if isinstance(said, str) and said.strip("/") else row.path.rpartition("/")[2]
+    else:
+        relative = place[len(path) + 1 :] if path else place
+    return Naming(
+        path=path,
+        sub_path=address.sub_path,
+        system_id=carrier.system_id,
+        default_cloud_path=carrier.default_cloud_path,
+        relative_path=relative,
+        mtime_ns=row.facts.mtime_ns,
+        message_time=time_in(content, fields),
+    )

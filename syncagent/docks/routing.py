@@ -1,0 +1,76 @@
+"""Where a message goes: which addresses take it, and which file it means for each of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from syncagent.core.errors import Refused
+from syncagent.core.keys import check_key
+from syncagent.core.messages import RECEIPT, Message, named_places, receipt_addresses, receipt_name, takers, why_nobody
+from syncagent.core.places import Places
+from syncagent.core.settings import SendAddress, Settings
+from syncagent.docks.naming import corner_key
+from syncagent.edges import files
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One address that a message goes to. `path` is the journal's of its file; a receipt, which has none, has a key."""
+
+    address: SendAddress
+    path: str
+    key: str | None
+
+
+class Routing:
+    """See the module."""
+
+    def __init__(self, settings: Settings, places: Places) -> None:
+        self._settings = settings
+        self._places = places
+        self._receipts = receipt_addresses(settings)
+        self._polled = frozenset(task.message_type for task in settings.tasks)
+
+    @property
+    def types(self) -> frozenset[str]:
+        """Message types that somebody takes."""
+        sent = {address.message_type for address in (*self._settings.addresses, *self._receipts)}
+        return frozenset(sent | self._polled)
+
+    def destinations(self, message: Message) -> Sequence[Destination]:
+        """None when the message only asks for a look at the firmware. Raises: Refused."""
+        if message.type == RECEIPT and self._receipts:
+            name = f"{RECEIPT}/{receipt_name(message.content)}"
+            return [Destination(each, "", check_key(corner_key(each.carrier, name))) for each in self._receipts]
+        addresses = takers(self._settings.addresses, message.type)
+        if not addresses:
+            if message.type in self._polled:
+                return ()
+            raise Refused(why_nobody(self._settings, message.type))
+        if message.content.get("file_name") is None:
+            raise Refused("file_name is missing")
+        return [Destination(each, self._path_of(message, each), message.cloud_path) for each in addresses]
+
+    def _path_of(self, message: Message, address: SendAddress) -> str:
+        """The journal's path of the file that a message names. Raises: Refused."""
+        found = [self._resolve(named) for named in named_places(message, address.carrier.path)]
+        allowed = [path for path in found if path is not None]
+        if not allowed:
+            named = message.disk_path or message.file_name
+            raise Refused(f"{named} lies neither below generated_data nor below a directory of upload.allowed_roots")
+        there = (path for path in allowed if self._is_there(path))
+        return next(there, allowed[0])
+
+    def _resolve(self, named: str) -> str | None:
+        if ".." in named.split("/"):
+            return None
+        absolute = os.path.normpath(os.path.join(self._places.base_dir, named))
+        # Links on the way are resolved now; one that is put there later is not followed when the file is opened.
+        absolute = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+        return self._places.name_of(absolute)
+
+    def _is_there(self, path: str) -> bool:
+        located = self._places.locate(path)
+        return located is not None and files.is_file(files.look(*located))

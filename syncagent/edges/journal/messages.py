@@ -1,0 +1,143 @@
+"""Messages that were taken from the inbox: that each is acted on once, and what waits for its file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from syncagent.core.model import Facts, State
+
+from .base import JournalBase
+from .rows import DROPPED, FOR_FILE, NEVER, ROWS, Ask, Row, is_expected, split_path
+
+
+class Messages(JournalBase):
+    """The messages' part of the journal."""
+
+    def take(self, messages: Sequence[tuple[bytes, str, Sequence[Ask]]]) -> int:
+        """Act on messages, each (digest, type, what it asks for), in one transaction; durable.
+
+        A message whose digest is known is not acted on again. Returns how many were new.
+        """
+
+        def apply(connection: sqlite3.Connection) -> int:
+            new = 0
+            for digest, message_type, asks in messages:
+                found = connection.execute(
+                    "INSERT OR IGNORE INTO message VALUES (?, ?, ?)", (digest, message_type, self.time())
+                )
+                if found.rowcount:
+                    new += 1
+                    for ask in asks:
+                        self._expect(connection, ask)
+            return new
+
+        return self._write(apply, durable=True)
+
+    def _expect(self, connection: sqlite3.Connection, ask: Ask) -> None:
+        """A row that waits for its file, unless one does already.
+
+        A row that is READY does not stand for it: its version may be on its way, and the message may be of the next.
+        """
+        head, name = split_path(ask.path)
+        address, directory = self._addresses[ask.address], self._directory_id(connection, head)
+        waits = connection.execute(
+            "SELECT 1 FROM version WHERE directory = ? AND name = ? AND address = ? AND cloud_path IS ?"
+            " AND state = 'waiting' AND reason = ? LIMIT 1",
+            (directory, name, address, ask.cloud_path, FOR_FILE),
+        ).fetchone()
+        if waits:
+            return
+        connection.execute(
+            "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, reason, due,"
+            " recorded, cloud_path, message) VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, ?, ?, ?, ?)",
+            (
+                *(address, directory, name, State.WAITING, FOR_FILE, NEVER),
+                *(self.time(), ask.cloud_path, ask.message),
+            ),
+        )
+        self._count(ask.address, State.WAITING, FOR_FILE, files=1, size=0)
+
+    def expected(self, *, after: int = 0, limit: int) -> list[Row]:
+        """Rows that wait for their files, in the order they were asked for."""
+        return self.rows(
+            f"{ROWS} WHERE v.state = 'waiting' AND v.reason = '{FOR_FILE}' AND v.id > ? ORDER BY v.id LIMIT ?",
+            (after, limit),
+        )
+
+    def overdue(self, wait_s: float, *, limit: int) -> list[Row]:
+        """Rows that wait for their files longer than that."""
+        return self.rows(
+            f"{ROWS} WHERE v.state = 'waiting' AND v.reason = '{FOR_FILE}' AND v.recorded < ? ORDER BY v.id LIMIT ?",
+            (self.time() - wait_s, limit),
+        )
+
+    def give_up(self, row: Row, reason: str) -> None:
+        """The file of a message did not come; durable."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            if is_expected(self._state(connection, row.id), self._reason(connection, row.id)):
+                self._move(connection, row.id, State.GONE, reason=reason)
+
+        self._write(apply, durable=True)
+
+    def unhandled(self, *, limit: int) -> list[Row]:
+        """READY rows whose address has a handler that has not seen them."""
+        ids = [self._addresses[name] for name in sorted(self._handlers)]
+        marks = ", ".join("?" * len(ids))
+        return self.rows(
+            f"{ROWS} WHERE v.state = 'ready' AND NOT v.handled AND v.address IN ({marks}) ORDER BY v.id LIMIT ?",
+            (*ids, limit),
+        )
+
+    def handled(
+        self,
+        row: Row,
+        *,
+        message: str | None,
+        cloud_path: str | None,
+        body: str | None,
+        further: Sequence[tuple[Ask, Facts]] = (),
+    ) -> None:
+        """What a handler made of a version: what it says of it, its bytes (None: its own), further objects; durable."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            if self._state(connection, row.id) is not State.READY:
+                return  # overtaken: its next version will be handled
+            self._moving.append(row.id)  # it changed, though it stays READY
+            connection.execute(
+                "UPDATE version SET handled = 1, message = ?, cloud_path = ?, body = ? WHERE id = ?",
+                (message, cloud_path, body, row.id),
+            )
+            for ask, facts in further:
+                head, name = split_path(ask.path)
+                connection.execute(
+                    "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, due,"
+                    " recorded, cloud_path, message, handled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+                    (
+                        *(self._addresses[ask.address], self._directory_id(connection, head), name),
+                        *(facts.size_bytes, facts.mtime_ns, facts.ctime_ns, facts.inode),
+                        *(State.READY, row.due, self.time(), ask.cloud_path, ask.message),
+                    ),
+                )
+                self._count(ask.address, State.READY, "", files=1, size=facts.size_bytes)
+
+        self._write(apply, durable=True)
+
+    def unhandle(self, row: Row) -> None:
+        """What the handler made is lost: it has to see the version again."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            self._moving.append(row.id)
+            connection.execute("UPDATE version SET handled = 0, body = NULL WHERE id = ?", (row.id,))
+
+        self._write(apply)
+
+    def drop(self, row: Row) -> None:
+        """A version's handler wants it not to be sent."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            if self._state(connection, row.id) is State.READY:
+                self._move(connection, row.id, State.GONE, reason=DROPPED)
+
+        self._write(apply)
