@@ -34,12 +34,14 @@ from syncagent.edges.clock import Bell, Clock, Stop
 from syncagent.edges.configfiles import fingerprint, identify, load_settings
 from syncagent.edges.control import Control
 from syncagent.edges.files import Hold
+from syncagent.edges.handling import HandlerHost
 from syncagent.edges.inbox import Inbox, Outbox
 from syncagent.edges.objects import S3Store
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
 from syncagent.reporter import Reporter, disk_fact
 from syncagent.supervisor import Crew, Supervisor
+from syncagent.workers.handling import Handling
 from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
 from syncagent.workers.rechecker import Rechecker
@@ -129,6 +131,22 @@ class App:
             on_taken=self._look_at_rows,
             on_poll=self._poll_firmware,
         )
+        self._handling: Handling | None = None
+        if any(address.handler is not None for address in self._addresses):
+            self._handling = Handling(
+                addresses=self._addresses,
+                fields=self.settings.messages,
+                host=HandlerHost(self.directories.base_dir),
+                handled_dir=self.directories.handled_dir,
+                journal=self.journal,
+                places=self.places,
+                clock=self.clock,
+                board=self.board,
+                on_ready=self._ring_uploaders,
+                on_look_again=self.intake.look_again,
+            )
+            self._upload_bells.append(self.stop.bell())  # rings when rows became ready
+            self.supervisor.add(Crew(self._handling, self._upload_bells[-1], "uploader/handlers", max_silence_s=4000.0))
         self._postman_bell = self.stop.bell()
         self.supervisor.add(Crew(self.postman, self._postman_bell, "uploader/messages"))
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
@@ -324,6 +342,8 @@ class App:
         survivors = self.supervisor.end()
         self.control.close()
         self.intake.close(1.0)
+        if self._handling is not None:
+            self._handling.close()
         for store in self._stores:
             store.close()
         if not survivors:

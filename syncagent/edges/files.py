@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Iterator
@@ -425,6 +426,19 @@ def unlink(root: str, path: str) -> None:
     head, _, name = path.rpartition("/")
     with open_directory(root, head) as directory:
         os.unlink(name, dir_fd=directory)
+
+
+def remove_tree(root: str, name: str) -> None:
+    """Remove a directory of our own directly below a root, with all that is in it; no link is followed.
+
+    Raises: Transient(DISK).
+    """
+    try:
+        shutil.rmtree(os.path.join(root, name))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Transient(f"cannot remove {root}/{name}: {words(error)}", trouble=Trouble.DISK) from error
 
 
 def make_below(root: str, path: str, *, mode: int) -> None:

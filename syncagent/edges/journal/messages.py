@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 
@@ -123,6 +124,17 @@ class Messages(JournalBase):
                 self._count(ask.address, State.READY, "", files=1, size=facts.size_bytes)
 
         self._write(apply, durable=True)
+
+    def needs_handled(self, row_id: int, directory: str) -> bool:
+        """Whether what a handler made of a version (it lies in `directory`) is still to be sent."""
+        words = "'settling', 'ready', 'sending', 'waiting'"
+        own = self._read(f"SELECT 1 FROM version WHERE id = ? AND state IN ({words}) AND body IS NOT NULL", (row_id,))
+        further = self._read(
+            "SELECT 1 FROM directory d JOIN version v ON v.directory = d.id"
+            f" WHERE d.path = ? AND v.state IN ({words}) LIMIT 1",
+            (os.fsencode(directory),),
+        )
+        return bool(own or further)
 
     def unhandle(self, row: Row) -> None:
         """What the handler made is lost: it has to see the version again."""
