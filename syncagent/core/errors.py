@@ -68,6 +68,10 @@ class KeyTaken(Refused):
     """A conditional write found an object under its key."""
 
 
+class HandlerFailed(Refused):
+    """The address's handler did not say what to send for this file; the text begins with "handler: "."""
+
+
 class AlreadyRunning(SyncagentError):
     """Another agent holds this state directory or this base directory."""
 
