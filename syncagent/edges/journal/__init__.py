@@ -19,10 +19,11 @@ from syncagent.core.model import State
 from .arrivals import Arrivals
 from .database import FILE_NAME
 from .deliveries import Deliveries
+from .reading import JournalReader
 from .rows import OWED_WORDS, ROWS, Arrival, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
 
-__all__ = ["FILE_NAME", "Arrival", "Journal", "Known", "Row", "Tally", "Upload"]
+__all__ = ["FILE_NAME", "Arrival", "Journal", "JournalReader", "Known", "Row", "Tally", "Upload"]
 
 
 class Journal(Arrivals, Deliveries, Uploads):
