@@ -18,6 +18,7 @@ VERBS = {
     "check-config": ("check_config", "Load the configuration and print what is in force."),
     "status": ("status", "Show whether files get through, and if not, why."),
     "send": ("send", "Queue files now."),
+    "follow": ("follow", "Print a line of JSON for each confirmed version."),
     "ls": ("ls", "List what the journal knows."),
     "retry": ("retry", "Release parked files; make waiting ones due now."),
     "demo": ("demo", "Show the whole thing at work on this machine; needs no account."),
