@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from syncagent.assembly import (
@@ -52,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a thread may compute before another gets its turn.
 SWITCH_S = 0.0005
+#: The longest that a question about news is left open.
+MAX_WAIT_S = 60.0
 
 
 class App:
@@ -162,6 +165,7 @@ class App:
         self.control = Control(
             self.directories.state_dir,
             {"status": self.status, "settling": self._settling, "flights": self._flights, "poke": self._poke},
+            {"position": self._position},
         )
         self.board.set_fact("uploader", Fact(True, "ok"))
 
@@ -277,6 +281,13 @@ class App:
         """A message asks whether there is new firmware."""
         logger.info("firmware poll asked for by a message")
 
+    def _position(self, question: Mapping[str, Any], go_on: Callable[[], bool]) -> dict[str, Any]:
+        """The newest confirmed position, as soon as it is beyond `after`, or after `wait_s` seconds."""
+        after, wait_s = question.get("after", 0), question.get("wait_s", 0)
+        if not isinstance(after, int) or not isinstance(wait_s, int | float) or not wait_s >= 0:
+            return {"error": "`after` is a position, and `wait_s` a number of seconds"}
+        return {"position": self.journal.confirmations.wait(after, min(wait_s, MAX_WAIT_S), go_on)}
+
     # -- running ------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -340,6 +351,7 @@ class App:
 
     def _end(self) -> int:
         survivors = self.supervisor.end()
+        self.journal.confirmations.close()  # who waits for the next one hears that there is none
         self.control.close()
         self.intake.close(1.0)
         if self._handling is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,7 @@ class Reporter:
         self._spent = spent
         self._started = clock.monotonic()
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
+        self._samples_lock = threading.Lock()  # several may ask at once
 
     def set_settings(self, settings: Settings) -> None:
         """The owner edited the configuration."""
@@ -113,11 +115,12 @@ class Reporter:
     def _rates(self, now: float) -> dict[str, float]:
         """Files and bytes per second over the last minute or so."""
         sent = (now, self._board.count("sent_files"), self._board.count("sent_bytes"))
-        while len(self._samples) > 1 and self._samples[1][0] <= now - RATE_WINDOW_S:
-            self._samples.popleft()
-        if now - self._samples[-1][0] >= 1.0:
-            self._samples.append(sent)
-        first = self._samples[0]
+        with self._samples_lock:
+            while len(self._samples) > 1 and self._samples[1][0] <= now - RATE_WINDOW_S:
+                self._samples.popleft()
+            if now - self._samples[-1][0] >= 1.0:
+                self._samples.append(sent)
+            first = self._samples[0]
         span_s = max(now - first[0], 1.0)
         return {
             "files_per_s": round((sent[1] - first[1]) / span_s, 3),

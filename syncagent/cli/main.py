@@ -19,6 +19,7 @@ VERBS = {
     "status": ("status", "Show whether files get through, and if not, why."),
     "send": ("send", "Queue files now."),
     "post": ("post", "Hand the agent a message."),
+    "follow": ("follow", "Print a line of JSON for each confirmed version."),
     "ls": ("ls", "List what the journal knows."),
     "retry": ("retry", "Release parked files; make waiting ones due now."),
     "demo": ("demo", "Show the whole thing at work on this machine; needs no account."),

@@ -130,10 +130,10 @@ def _check_receipt(content: Mapping[str, object]) -> None:
         raise Refused("confirm_receipt is not true")
 
 
-def own_content(path: str, mtime_ns: int) -> dict[str, object]:
-    """The content of the message that the agent makes for a file that sends itself."""
-    when = f"{time_of(mtime_ns):%Y-%m-%dT%H:%M:%SZ}"
-    return {"id": f"{path}@{when}", "time": when, "file_name": path.rpartition("/")[2], "disk_path": path}
+def own_content(path: str, mtime_ns: int, *, name: str, **more: object) -> dict[str, object]:
+    """The content of the message that the agent makes for a file that sends itself; `name` is its id."""
+    when = time_of(mtime_ns).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    return {"id": name, "time": when, "file_name": path.rpartition("/")[2], "disk_path": path, **more}
 
 
 def time_in(content: Mapping[str, object], fields: MessageFields) -> datetime | None:

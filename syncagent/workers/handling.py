@@ -120,7 +120,9 @@ class Handling:
 
     def _call(self, row: Row, address: SendAddress, absolute: str, stop: Stop) -> list[Product]:
         assert address.handler is not None and address.handler_function is not None
-        content = dict(content_of(row.message)) or own_content(row.path, row.facts.mtime_ns)
+        content = dict(content_of(row.message)) or own_content(
+            row.path, row.facts.mtime_ns, name=f"{row.facts.inode}-{row.facts.mtime_ns}"
+        )
         if row.cloud_path is not None:
             content["cloud_path"] = row.cloud_path
         return self._host.call(
@@ -142,22 +144,31 @@ class Handling:
         main, *others = products
         message = message_of({"msg_content": main.content}, address.message_type)
         body = None if main.body is None else f"{row.id}/{main.body}"
-        further = [self._further(row, address, other) for other in others]
-        self._journal.handled(row, message=message.text, cloud_path=message.cloud_path, body=body, further=further)
+        self._journal.handled(
+            row,
+            message=message.text,
+            cloud_path=message.cloud_path,
+            body=body,
+            body_bytes=None if body is None else self._facts_of(body).size_bytes,
+            further=[self._further(row, address, other) for other in others],
+        )
 
     def _further(self, row: Row, address: SendAddress, product: Product) -> tuple[Ask, Facts]:
         message = message_of({"msg_content": product.content}, address.message_type)
         if product.body is None:
             raise Refused("every further object needs a file of its own")
-        path = f"{self._handled_dir}/{row.id}/{product.body}"
-        status = files.look(self._handled_dir, f"{row.id}/{product.body}")
-        if status is None:
-            raise Refused(f"{product.body} is not there any more")
+        body = f"{row.id}/{product.body}"
         key = message.cloud_path
         if key is None:
             fields = self._fields.get(address.message_type, MessageFields())
             key = check_key(key_beside(row, address, self._places, fields, name=message.file_name))
-        return Ask(row.address, path, key, message.text), files.facts_of(status)
+        return Ask(row.address, f"{self._handled_dir}/{body}", key, message.text), self._facts_of(body)
+
+    def _facts_of(self, body: str) -> Facts:
+        status = files.look(self._handled_dir, body)
+        if status is None:
+            raise Refused(f"{body} is not there any more")
+        return files.facts_of(status)
 
     def _park(self, row: Row, reason: str) -> None:
         logger.warning("parked path=%s reason=%s", row.path, reason)

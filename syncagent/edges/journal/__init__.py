@@ -20,10 +20,11 @@ from .arrivals import Arrivals
 from .database import FILE_NAME
 from .deliveries import Deliveries
 from .messages import Messages
+from .reading import JournalReader
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
 
-__all__ = ["FILE_NAME", "FOR_FILE", "Arrival", "Ask", "Journal", "Known", "Row", "Tally", "Upload"]
+__all__ = ["FILE_NAME", "FOR_FILE", "Arrival", "Ask", "Journal", "JournalReader", "Known", "Row", "Tally", "Upload"]
 
 
 class Journal(Arrivals, Deliveries, Messages, Uploads):

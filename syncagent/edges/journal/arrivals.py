@@ -103,7 +103,8 @@ class Arrivals(JournalBase):
                 # Asked for, or found changed while it was sent: these are the facts it finished with.
                 connection.execute(
                     "UPDATE version SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, unsettled = ?,"
-                    " sha256 = NULL, md5 = NULL, handled = 0, body = NULL WHERE id = ?",
+                    " sha256 = NULL, md5 = NULL, handled = 0, body = NULL,"
+                    " body_size = NULL WHERE id = ?",
                     (*_columns(facts), arrival.is_unsettled, row_id),
                 )
                 self._count(arrival.address, state, reason, files=0, size=facts.size_bytes - size)

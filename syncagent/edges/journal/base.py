@@ -10,6 +10,7 @@ from typing import Any
 from syncagent.core.model import TRANSITIONS, State
 from syncagent.edges.clock import Clock
 
+from .confirmations import Confirmations
 from .database import Database
 from .rows import ROWS, Row, row_of
 
@@ -39,6 +40,7 @@ class JournalBase(Database):
         self._tally: dict[tuple[str, State, str], list[int]] = {}
         self._offset = 0.0
         super().__init__(state_dir)
+        self.confirmations = Confirmations(self._position)
 
     def _last_time(self, connection: sqlite3.Connection) -> float:
         """Journal time at this start: the last one written, and the wall clock's word on how long ago that was."""
@@ -72,6 +74,8 @@ class JournalBase(Database):
         # Not before: a batch that is read between the move and its commit shows the row as it was.
         self._moved.update(self._moving)
         self._moving.clear()
+        # Not before either: who is told of a confirmation looks for it in the file.
+        self.confirmations.tell(self._position)
 
     def _recount(self, connection: sqlite3.Connection) -> None:
         rows = connection.execute(

@@ -98,6 +98,7 @@ class Messages(JournalBase):
         message: str | None,
         cloud_path: str | None,
         body: str | None,
+        body_bytes: int | None = None,
         further: Sequence[tuple[Ask, Facts]] = (),
     ) -> None:
         """What a handler made of a version: what it says of it, its bytes (None: its own), further objects; durable."""
@@ -107,8 +108,8 @@ class Messages(JournalBase):
                 return  # overtaken: its next version will be handled
             self._moving.append(row.id)  # it changed, though it stays READY
             connection.execute(
-                "UPDATE version SET handled = 1, message = ?, cloud_path = ?, body = ? WHERE id = ?",
-                (message, cloud_path, body, row.id),
+                "UPDATE version SET handled = 1, message = ?, cloud_path = ?, body = ?, body_size = ? WHERE id = ?",
+                (message, cloud_path, body, body_bytes, row.id),
             )
             for ask, facts in further:
                 head, name = split_path(ask.path)
@@ -141,7 +142,7 @@ class Messages(JournalBase):
 
         def apply(connection: sqlite3.Connection) -> None:
             self._moving.append(row.id)
-            connection.execute("UPDATE version SET handled = 0, body = NULL WHERE id = ?", (row.id,))
+            connection.execute("UPDATE version SET handled = 0, body = NULL, body_size = NULL WHERE id = ?", (row.id,))
 
         self._write(apply)
 

@@ -91,6 +91,7 @@ CREATE TABLE message(                       -- what was taken from the inbox; as
 ) WITHOUT ROWID;
 ALTER TABLE version ADD COLUMN handled INTEGER NOT NULL DEFAULT 0;  -- its address's handler has seen it
 ALTER TABLE version ADD COLUMN body TEXT;   -- what the handler made of it, below the directory of handled files
+ALTER TABLE version ADD COLUMN body_size INTEGER;
 CREATE INDEX version_expected ON version(id) WHERE state = 'waiting' AND reason = 'file';
 """
 
