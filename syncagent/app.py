@@ -18,6 +18,7 @@ from syncagent.assembly import (
     open_journal,
     open_store,
     places_of,
+    stores_of,
     territory_of,
 )
 from syncagent.core.board import Board, Fact
@@ -62,6 +63,7 @@ class App:
         try:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
             self.journal = open_journal(settings, directories, self.clock)
+            self.journal.set_stores(stores_of(settings))
         except BaseException:
             self._release()
             raise

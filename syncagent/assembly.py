@@ -78,11 +78,17 @@ def open_store(
     )
 
 
-def open_journal(settings: Settings, directories: Directories, clock: Clock) -> Journal:
-    """Raises: JournalBroken, Transient(DISK)."""
-    files.make_directory(directories.state_dir, mode=0o750)
-    journal = Journal(directories.state_dir, clock)
-    journal.set_stores({address.name: store_name(address.carrier) for address in settings.addresses})
+def stores_of(settings: Settings) -> dict[str, str]:
+    """The store that each active address sends to, by the journal's name for it."""
+    return {address.name: store_name(address.carrier) for address in settings.addresses}
+
+
+def open_journal(settings: Settings, directories: Directories, clock: Clock, *, is_read_only: bool = False) -> Journal:
+    """Where addresses send to is for the agent to say, which holds the lock. Raises: JournalBroken, Transient(DISK)."""
+    if not is_read_only:
+        files.make_directory(directories.state_dir, mode=0o750)
+    journal = Journal(directories.state_dir, clock, is_read_only=is_read_only)
+    journal.set_active(address.name for address in settings.addresses)
     return journal
 
 

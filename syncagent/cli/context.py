@@ -51,10 +51,10 @@ class Context:
     def places(self, settings: Settings) -> Places:
         return places_of(settings, self.directories)
 
-    def journal(self, settings: Settings) -> Journal:
-        """The journal, opened for reading and writing beside the agent."""
+    def journal(self, settings: Settings, *, is_read_only: bool = False) -> Journal:
+        """The journal, beside the agent; `is_read_only`: only to look at, which makes nothing."""
         try:
-            return open_journal(settings, self.directories, Clock())
+            return open_journal(settings, self.directories, Clock(), is_read_only=is_read_only)
         except SyncagentError as error:
             fail(str(error))
 

@@ -32,7 +32,7 @@ def read_status(context: Context, settings: Settings) -> dict[str, Any]:
     clock = Clock()
     board = Board(clock.monotonic)
     board.set_fact("disk", disk_fact(context.directories))
-    journal = context.journal(settings)
+    journal = context.journal(settings, is_read_only=True)
     try:
         return Reporter(settings=settings, journal=journal, clock=clock, board=board, pid=pid).status()
     finally:

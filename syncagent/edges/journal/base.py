@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from syncagent.core.model import TRANSITIONS, State
@@ -20,13 +20,14 @@ PLAUSIBLE_GAP_S = 366 * 86400.0
 class JournalBase(Database):
     """See the module."""
 
-    def __init__(self, state_dir: str, clock: Clock) -> None:
+    def __init__(self, state_dir: str, clock: Clock, *, is_read_only: bool = False) -> None:
+        """Raises: JournalBroken. `is_read_only`: for those who only look, and may not be allowed more."""
         self._clock = clock
         self._taken: dict[int, tuple[str, str]] = {}  # row id -> (path, key), under _take_lock
         self._take_lock = threading.Lock()
         self._stranded: dict[int, Row] = {}  # SENDING, because the disk was full when they were to be released
         self._addresses: dict[str, int] = {}
-        self._address_stores: dict[str, str] = {}
+        self._address_stores: dict[str, str] = {}  # as this process was told, whatever others write
         self._active: frozenset[str] = frozenset()
         self._directories: dict[bytes, int] = {}
         self._batches: dict[tuple[str, str, str, int | None], list[Row]] = {}  # claims to come; _take_lock
@@ -36,7 +37,7 @@ class JournalBase(Database):
         self._uploads: set[int] = set()  # rows that have a multipart upload on its way
         self._tally: dict[tuple[str, State, str], list[int]] = {}
         self._offset = 0.0
-        super().__init__(state_dir)
+        super().__init__(state_dir, is_read_only=is_read_only)
 
     def _last_time(self, connection: sqlite3.Connection) -> float:
         """Journal time at this start: the last one written, and the wall clock's word on how long ago that was."""
@@ -78,7 +79,6 @@ class JournalBase(Database):
         )
         self._tally = {(address, State(state), reason): [files, size] for address, state, reason, files, size in rows}
         self._addresses = dict(connection.execute("SELECT name, id FROM address"))
-        self._address_stores = dict(connection.execute("SELECT name, store FROM address"))
 
     def _count(self, address: str, state: State, reason: str, *, files: int, size: int) -> None:
         cell = self._tally.setdefault((address, state, reason), [0, 0])
@@ -87,8 +87,15 @@ class JournalBase(Database):
         if not cell[0]:
             del self._tally[(address, state, reason)]
 
+    def set_active(self, names: Iterable[str]) -> None:
+        """Say which addresses are active; rows of others do not count as owed."""
+        self._active = frozenset(names)
+
     def set_stores(self, stores: Mapping[str, str]) -> None:
-        """Say which store each active address sends to; rows of other addresses stay as they are."""
+        """Say which store each active address sends to; rows of other addresses stay as they are.
+
+        Only for the process that sends: what is confirmed from here on is taken to lie there.
+        """
 
         def apply(connection: sqlite3.Connection) -> None:
             (last,) = connection.execute("SELECT max(position) FROM version WHERE position IS NOT NULL").fetchone()
@@ -107,9 +114,18 @@ class JournalBase(Database):
                 )
             self._recount(connection)
 
-        self._active = frozenset(stores)
-        if any(self._address_stores.get(name) != store for name, store in stores.items()):
+        self.set_active(stores)
+        self._address_stores = dict(stores)
+        known = dict(self._read("SELECT name, store FROM address"))
+        if any(known.get(name) != store for name, store in stores.items()):
             self._write(apply)
+
+    def _address_id(self, connection: sqlite3.Connection, name: str) -> int:
+        """Of an address that may be new: until its agent runs, nothing was sent to it, so its store has no name."""
+        if name not in self._addresses:
+            connection.execute("INSERT OR IGNORE INTO address(name, store) VALUES (?, '')", (name,))
+            self._addresses = dict(connection.execute("SELECT name, id FROM address"))
+        return self._addresses[name]
 
     def _directory_id(self, connection: sqlite3.Connection, path: bytes) -> int:
         found = self._directories.get(path)
