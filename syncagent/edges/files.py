@@ -19,12 +19,15 @@ from enum import Enum
 
 from syncagent.core.errors import AlreadyRunning, FileChanged, FileVanished, Transient, Trouble
 from syncagent.core.model import Digest, Facts
+from syncagent.edges.clock import Stop
 
 #: Errors of a disk, not of a file: the same read may succeed when the disk is back.
 DISK_ERRNOS = frozenset(
     {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 )
 READ_BYTES = 256 * 1024
+#: Together a second: far longer than a question takes, and a second agent is still refused soon.
+TAKE_ATTEMPTS, TAKE_PAUSE_S = 50, 0.02
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LEAF = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -353,7 +356,7 @@ class Hold:
         """Raises: AlreadyRunning, with the PID of the holder."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take()
         except OSError as error:
             pid = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
@@ -363,6 +366,17 @@ class Hold:
         if os.pread(self._fd, 32, 0) != pid_line:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, pid_line, 0)
+
+    def _take(self) -> None:
+        """Whoever asks `is_held` has the lock for a moment: only one that stays taken is another agent's."""
+        for attempt in range(TAKE_ATTEMPTS + 1):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if attempt == TAKE_ATTEMPTS:
+                    raise
+                Stop().wait(TAKE_PAUSE_S)
 
     def release(self) -> None:
         os.ftruncate(self._fd, 0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -461,6 +463,17 @@ def test_a_second_hold_is_refused_with_the_pid_of_the_first_and_a_dead_holders_i
     hold.release()
     assert is_held(path) is None
     Hold(path).release()
+
+
+def test_a_hold_is_not_refused_because_somebody_asks_for_its_holder_at_that_moment(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    Hold(path).release()
+    asking = os.open(path, os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    done = threading.Timer(0.2, os.close, (asking,))
+    done.start()
+    Hold(path).release()
+    done.join()
 
 
 def test_a_hold_does_not_follow_a_link(tmp_path: Path) -> None:
