@@ -5,6 +5,7 @@ The only place that constructs the running agent's parts. What it builds is torn
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -22,7 +23,7 @@ from syncagent.assembly import (
     territory_of,
 )
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import Stopping
+from syncagent.core.errors import JournalBroken, Stopping, Transient, Trouble
 from syncagent.core.model import OWED, State
 from syncagent.core.settings import Carrier, SendAddress, Settings
 from syncagent.docks.dock import Dock
@@ -265,18 +266,30 @@ class App:
         return (ended, len(self.intake.settling), self.intake.full_scans, self.board.count("moved"))
 
     def _start(self) -> None:
+        """Raises: JournalBroken, Transient(DISK)."""
         # Workers hand the interpreter to one another many times per file, between short waits for the network: the
         # default of 5 ms makes each of them wait for whoever is computing, and costs a third of the throughput.
         sys.setswitchinterval(SWITCH_S)
-        recovered = self.journal.recover()
+        try:
+            recovered = self.journal.recover()
+            self._open_control()
+        except BaseException:
+            self._release()
+            raise
         if recovered:
             logger.info("recovered rows=%d", recovered)
         self.supervisor.catch_signals()
         self.supervisor.on_hangup(self._reload_bell.ring)
         self.intake.open()
-        self.control.open()
         self.supervisor.serve("control", self.control.serve)
         self.supervisor.start()
+
+    def _open_control(self) -> None:
+        try:
+            self.control.open()
+        except OSError as error:
+            where = self.directories.state_dir
+            raise Transient(f"cannot make a socket in {where}: {files.words(error)}", trouble=Trouble.DISK) from error
 
     def _end(self) -> int:
         survivors = self.supervisor.end()
@@ -285,8 +298,9 @@ class App:
         for store in self._stores:
             store.close()
         if not survivors:
-            for dock in self._docks:
-                dock.meter.account(is_last=True)
+            with contextlib.suppress(JournalBroken):  # on a full disk the last seconds' traffic goes uncounted
+                for dock in self._docks:
+                    dock.meter.account(is_last=True)
             self.journal.close()
         self._release()
         return self.supervisor.exit_code

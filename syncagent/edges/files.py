@@ -353,19 +353,25 @@ class Hold:
     """An exclusive claim on a file, ended by `release` or by the end of the process."""
 
     def __init__(self, path: str) -> None:
-        """Raises: AlreadyRunning, with the PID of the holder."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        """Raises: AlreadyRunning, with the PID of the holder; Transient(DISK)."""
+        self._fd = -1
         try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             self._take()
-        except OSError as error:
+            pid_line = f"{os.getpid()}\n".encode()
+            # Written only when it differs: a start must not cost the card more than it has to.
+            if os.pread(self._fd, 32, 0) != pid_line:
+                # In this order, what a killed agent left makes room on a full disk.
+                os.pwrite(self._fd, pid_line, 0)
+                os.ftruncate(self._fd, len(pid_line))
+        except BlockingIOError as error:
             pid = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             raise AlreadyRunning(f"PID {pid} already runs with {os.path.dirname(path)}") from error
-        pid_line = f"{os.getpid()}\n".encode()
-        # Written only when it differs: a start must not cost the card more than it has to.
-        if os.pread(self._fd, 32, 0) != pid_line:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, pid_line, 0)
+        except OSError as error:
+            if self._fd >= 0:
+                os.close(self._fd)
+            raise Transient(f"cannot lock {path}: {words(error)}", trouble=Trouble.DISK) from error
 
     def _take(self) -> None:
         """Whoever asks `is_held` has the lock for a moment: only one that stays taken is another agent's."""

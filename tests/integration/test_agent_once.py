@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from syncagent import supervisor
 from syncagent.app import App
 from syncagent.assembly import Directories
 from syncagent.core.errors import JournalBroken
@@ -55,6 +58,41 @@ def test_run_once_does_not_end_between_settling_and_recording(
     monkeypatch.setattr(app.journal, "record", slowly)
     assert app.run_once(10) == 0
     assert sent(verifying) == {agent.key("a.jpg"): b"a"}
+
+
+def test_commits_that_fail_for_a_while_end_nothing_and_lose_nothing(
+    agent: Agent, verifying: VerifyingS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "backoff_s", lambda *_, **__: 0.01)
+    for number in range(20):
+        agent.write(f"{number}.jpg", bytes([number]))
+    app = app_of(agent)
+    failures = itertools.count()
+
+    class Failing:
+        """A connection whose commits find the disk full: after the start all of them, later two of three."""
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+        def execute(self, query: str, *values: Any) -> Any:
+            if query == "COMMIT":
+                count = next(failures)
+                if 0 < count < 60 or (count < 300 and count % 3):
+                    raise sqlite3.OperationalError("database or disk is full")
+            return self._connection.execute(query, *values)
+
+    monkeypatch.setattr(app.journal, "_writer", Failing(app.journal._writer))
+    assert app.run_once(10) == 0
+    assert next(failures) > 60
+    assert app.supervisor.exit_code == 0
+    assert agent.missing(sent(verifying)) == []
+    assert all(state == "confirmed" for _, state, _ in agent.rows())
+    facts = app.board.facts()
+    assert all(fact.ok for name, fact in facts.items() if name.startswith("disk/")), facts
 
 
 def test_files_that_the_journal_did_not_take_are_found_again(

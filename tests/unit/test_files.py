@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -479,9 +480,26 @@ def test_a_hold_is_not_refused_because_somebody_asks_for_its_holder_at_that_mome
 def test_a_hold_does_not_follow_a_link(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     os.symlink("precious", tmp_path / "lock")
-    with pytest.raises(OSError):
+    with pytest.raises(Transient):
         Hold(str(tmp_path / "lock"))
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_hold_for_which_the_disk_has_no_room_is_trouble_of_the_disk_and_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "lock")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for call in ("open", "pwrite"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, full)
+            with pytest.raises(Transient, match="lock: No space left") as caught:
+                Hold(path)
+        assert caught.value.trouble is Trouble.DISK
+    Hold(path).release()
 
 
 def test_space_and_devices_of_what_is_away(tmp_path: Path) -> None:
