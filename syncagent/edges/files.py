@@ -58,8 +58,13 @@ class Listing:
     files: dict[str, Facts] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
     odd: dict[str, str] = field(default_factory=dict)  # name -> "link" | "fifo" | "socket" | "device"
+    unreadable: dict[str, str] = field(default_factory=dict)  # name -> why nobody can say what it is
     error: str = ""  # why it could not be read to its end
     missing: bool = False  # it is not there (any more)
+
+    @property
+    def entries(self) -> int:
+        return len(self.files) + len(self.directories) + len(self.odd) + len(self.unreadable)
 
 
 def facts_of(status: os.stat_result) -> Facts:
@@ -109,17 +114,8 @@ def scan_directory(root: str, path: str, *, chunk: int = 2_000) -> Iterator[List
     try:
         with _directory(root, path) as fd, os.scandir(fd) as entries:
             for entry in entries:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    listing.files[entry.name] = facts_of(status)
-                elif stat.S_ISDIR(status.st_mode):
-                    listing.directories.append(entry.name)
-                else:
-                    listing.odd[entry.name] = kind_of(status.st_mode)
-                if len(listing.files) >= chunk:
+                _note(listing, entry)
+                if listing.entries >= chunk:
                     yield listing
                     listing = Listing(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -129,6 +125,23 @@ def scan_directory(root: str, path: str, *, chunk: int = 2_000) -> Iterator[List
         listing.missing = error.errno == errno.ELOOP
         listing.error = "" if listing.missing else words(error)
     yield listing
+
+
+def _note(listing: Listing, entry: os.DirEntry[str]) -> None:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        # One damaged inode: the other files of its directory are none the worse for it.
+        listing.unreadable[entry.name] = words(error)
+        return
+    if stat.S_ISREG(status.st_mode):
+        listing.files[entry.name] = facts_of(status)
+    elif stat.S_ISDIR(status.st_mode):
+        listing.directories.append(entry.name)
+    else:
+        listing.odd[entry.name] = kind_of(status.st_mode)
 
 
 def look(root: str, path: str) -> os.stat_result | None:
