@@ -164,6 +164,22 @@ def test_status_has_every_field_and_tells_by_its_exit_code(agent: Agent, verifyi
     assert refused["last_errors"]
 
 
+def test_an_agent_that_hangs_is_not_healthy(agent: Agent) -> None:
+    process = agent.start()
+    process.send_signal(signal.SIGSTOP)
+    try:
+        status = read_status(agent, code=1)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    check_fields(status)
+    assert (status["running"], status["pid"], status["state"]) == (True, process.pid, "broken")
+    facts = status["facts"]
+    assert isinstance(facts, dict)
+    silent = {"ok": False, "state": "silent", "reason": f"PID {process.pid} does not answer"}
+    assert facts["watcher"] == facts["uploader"] == silent
+    wait_until(lambda: read_status(agent, code=0)["healthy"] is True, what="it answers again")
+
+
 def test_status_for_people_names_the_state(agent: Agent) -> None:
     agent.start()
     result = agent.cli("status")
