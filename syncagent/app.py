@@ -245,7 +245,7 @@ class App:
         def look() -> bool:
             nonlocal last, moved_at, done
             now = self.clock.monotonic()
-            done = self.intake.is_idle() and self.rechecker.is_idle() and self._left() == 0
+            done = self.intake.is_idle() and self.rechecker.is_idle() and self._is_all_sent()
             progress = self._progress()
             if progress != last:
                 last, moved_at = progress, now
@@ -257,8 +257,15 @@ class App:
         code = self._end()
         return code or (0 if done and not parked else 1)
 
-    def _left(self) -> int:
-        return self.journal.count_of(*OWED)
+    def _is_all_sent(self) -> bool:
+        """Whether nothing is left, also of what another process asked for; False when that cannot be told."""
+        if self.journal.count_of(*OWED):
+            return False
+        try:
+            self.journal.refresh()
+        except JournalBroken:
+            return False
+        return self.journal.count_of(*OWED) == 0
 
     def _progress(self) -> tuple[int, ...]:
         """Changes whenever a file got nearer to the bucket."""
