@@ -96,14 +96,12 @@ class Intake:
         self._next_scan = clock.monotonic()
         self._next_check = clock.monotonic()
         self._is_recording = False  # files are between settling and the journal
-        self._why = "start"
         self.full_scans = 0
         self._last_scan: Scan | None = None
         self._no_lease: dict[str, str] = {}
         self._full_since = math.inf
         self._devices: dict[str, int] = {}
         self._missing: dict[str, str] = {}
-        self._elsewhere: set[str] = set()  # asked-for files outside generated_data that are settling
 
     # -- the pass -----------------------------------------------------------------------------------------------------
 
