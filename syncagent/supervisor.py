@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import JournalBroken, Stopping, Transient, Trouble
+from syncagent.core.errors import EXIT_BUG, JournalBroken, Stopping, Transient, Trouble
 from syncagent.core.retry import backoff_s
 from syncagent.edges.clock import Bell, Clock, Stop
 from syncagent.edges.systemd import Notifier
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 STOP_DEADLINE_S = 8.0
 CRASHES_TO_END = 5
 CRASH_WINDOW_S = 600.0
-EXIT_BUG = 70
 #: A disk that is full, or away, is asked again at least this often.
 DISK_WAIT_S = 30.0
 #: The main thread looks after the others this often when no watchdog asks for more.

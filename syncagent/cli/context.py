@@ -11,14 +11,13 @@ from typing import Any, NoReturn
 import click
 
 from syncagent.assembly import Directories, is_running, open_journal, places_of
-from syncagent.core.errors import ConfigError, SyncagentError
+from syncagent.core.errors import EXIT_CONFIG, ConfigError, SyncagentError
 from syncagent.core.places import Places
 from syncagent.core.settings import Settings
 from syncagent.edges.clock import Clock
 from syncagent.edges.configfiles import identify, load_settings
 from syncagent.edges.journal import Journal
 
-EXIT_CONFIG = 78
 EXIT_NOT_RUNNING = 3
 
 
@@ -60,6 +59,12 @@ class Context:
 
     def agent_pid(self) -> int | None:
         return is_running(self.directories)
+
+
+def absolute_of(named: str) -> str:
+    """The absolute path of what a person named: links on the way are resolved, one at its end is not followed."""
+    absolute = os.path.abspath(named)
+    return os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
 
 
 def say(text: str) -> None:

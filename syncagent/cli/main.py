@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from syncagent import __version__
-from syncagent.core.errors import SyncagentError
+from syncagent.core.errors import EXIT_BUG, SyncagentError
 
 #: verb -> (module, one line of help). Loaded late: most of a short command's time is imports.
 VERBS = {
@@ -23,7 +23,6 @@ VERBS = {
     "retry": ("retry", "Release parked files; make waiting ones due now."),
     "demo": ("demo", "Show the whole thing at work on this machine; needs no account."),
 }
-EXIT_BUG = 70
 
 
 class Verbs(click.Group):

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+#: Exit codes, as <sysexits.h> has them.
+EXIT_BUG = 70
+EXIT_CONFIG = 78
+
 
 class Trouble(StrEnum):
     """Whose trouble it is; the value is the word that `status` and the journal show."""

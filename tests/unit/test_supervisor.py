@@ -14,10 +14,10 @@ import pytest
 
 from syncagent import supervisor as module
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import JournalBroken, Stopping, Transient, Trouble
+from syncagent.core.errors import EXIT_BUG, JournalBroken, Stopping, Transient, Trouble
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.systemd import Notifier
-from syncagent.supervisor import EXIT_BUG, Crew, Supervisor
+from syncagent.supervisor import Crew, Supervisor
 from tests.fakes import FakeClock, FakeStop
 
 SILENT = Notifier(None)
