@@ -77,7 +77,7 @@ class AlreadyRunning(SyncagentError):
 
 
 class JournalBroken(SyncagentError):
-    """The journal cannot be read or written; `reason` is in words for a person."""
+    """The journal cannot be read or written; the text says which and why, for a person."""
 
 
 class Stopping(BaseException):

@@ -1,7 +1,7 @@
 """What to do about an error: the one place that turns a class of trouble into a wait.
 
-The arithmetic of waiting is tenacity's; this module says which of it applies. Sources of the figures: contract
-guarantee 9 (an outage ends within 30 s, a refused store is asked at most every 30 s).
+The arithmetic of waiting is tenacity's; this module says which of it applies. The figures keep sending going on within
+30 s of an outage's end, and a store that refuses everything from being asked more often than each half minute.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from syncagent.edges.objects import ObjectStore
 logger = logging.getLogger(__name__)
 
 BATCH = 1_000
-#: Below <path>/<system_id>/: our own corner of the bucket, which guarantee 7 exempts.
+#: Below <path>/<system_id>/: our own corner of the bucket, where alone we replace what is there.
 CORNER = ".syncagent"
 _CANNOT_LIST = "cannot list the bucket"
 

@@ -207,7 +207,7 @@ def ask_lease(fd: int) -> tuple[Lease, str]:
     """Whether anyone has the file open for writing, mapped writers included (fcntl(2), F_SETLEASE with F_RDLCK).
 
     The lease is given back at once: a writer that opens the file meanwhile is held up by the kernel and SIGIO is
-    sent to this process, which must ignore it (`ignore_lease_signal`).
+    sent to this process, which must ignore it (`Supervisor.catch_signals`).
     """
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)

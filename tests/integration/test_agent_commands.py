@@ -1,4 +1,4 @@
-"""The commands as a user types them, each in a process of its own: contract sections 5 and 6."""
+"""The commands as a user types them, each in a process of its own."""
 
 from __future__ import annotations
 
