@@ -5,6 +5,7 @@ The only place that constructs the running agent's parts. What it builds is torn
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -19,10 +20,11 @@ from syncagent.assembly import (
     open_journal,
     open_store,
     places_of,
+    stores_of,
     territory_of,
 )
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import Stopping
+from syncagent.core.errors import JournalBroken, Stopping, Transient, Trouble
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
 from syncagent.core.settings import Carrier, SendAddress, Settings
@@ -72,6 +74,7 @@ class App:
         try:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
             self.journal = open_journal(settings, directories, self.clock)
+            self.journal.set_stores(stores_of(settings))
         except BaseException:
             self._release()
             raise
@@ -310,7 +313,7 @@ class App:
         def look() -> bool:
             nonlocal last, moved_at, done
             now = self.clock.monotonic()
-            done = self._is_idle() and self._left() == 0
+            done = self._is_idle() and self._is_all_sent()
             progress = self._progress()
             if progress != last:
                 last, moved_at = progress, now
@@ -326,8 +329,15 @@ class App:
         # Messages first: what they ask for settles afterwards.
         return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()
 
-    def _left(self) -> int:
-        return self.journal.count_of(*OWED)
+    def _is_all_sent(self) -> bool:
+        """Whether nothing is left, also of what another process asked for; False when that cannot be told."""
+        if self.journal.count_of(*OWED):
+            return False
+        try:
+            self.journal.refresh()
+        except JournalBroken:
+            return False
+        return self.journal.count_of(*OWED) == 0
 
     def _progress(self) -> tuple[int, ...]:
         """Changes whenever a file got nearer to the bucket."""
@@ -335,19 +345,31 @@ class App:
         return (ended, len(self.intake.settling), self.intake.full_scans, self.board.count("moved"))
 
     def _start(self) -> None:
+        """Raises: JournalBroken, Transient(DISK)."""
         # Workers hand the interpreter to one another many times per file, between short waits for the network: the
         # default of 5 ms makes each of them wait for whoever is computing, and costs a third of the throughput.
         sys.setswitchinterval(SWITCH_S)
-        recovered = self.journal.recover()
+        try:
+            recovered = self.journal.recover()
+            self._open_control()
+        except BaseException:
+            self._release()
+            raise
         if recovered:
             logger.info("recovered rows=%d", recovered)
         self.supervisor.catch_signals()
         self.supervisor.on_hangup(self._reload_bell.ring)
         self.intake.open()
         self.postman.open()
-        self.control.open()
         self.supervisor.serve("control", self.control.serve)
         self.supervisor.start()
+
+    def _open_control(self) -> None:
+        try:
+            self.control.open()
+        except OSError as error:
+            where = self.directories.state_dir
+            raise Transient(f"cannot make a socket in {where}: {files.words(error)}", trouble=Trouble.DISK) from error
 
     def _end(self) -> int:
         survivors = self.supervisor.end()
@@ -359,8 +381,9 @@ class App:
         for store in self._stores:
             store.close()
         if not survivors:
-            for dock in self._docks:
-                dock.meter.account(is_last=True)
+            with contextlib.suppress(JournalBroken):  # on a full disk the last seconds' traffic goes uncounted
+                for dock in self._docks:
+                    dock.meter.account(is_last=True)
             self.journal.close()
         self._release()
         return self.supervisor.exit_code

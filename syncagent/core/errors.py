@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+#: Exit codes, as <sysexits.h> has them.
+EXIT_BUG = 70
+EXIT_CONFIG = 78
+
 
 class Trouble(StrEnum):
     """Whose trouble it is; the value is the word that `status` and the journal show."""
@@ -77,7 +81,7 @@ class AlreadyRunning(SyncagentError):
 
 
 class JournalBroken(SyncagentError):
-    """The journal cannot be read or written; `reason` is in words for a person."""
+    """The journal cannot be read or written; the text says which and why, for a person."""
 
 
 class Stopping(BaseException):

@@ -1,7 +1,7 @@
 """What to do about an error: the one place that turns a class of trouble into a wait.
 
-The arithmetic of waiting is tenacity's; this module says which of it applies. Sources of the figures: contract
-guarantee 9 (an outage ends within 30 s, a refused store is asked at most every 30 s).
+The arithmetic of waiting is tenacity's; this module says which of it applies. The figures keep sending going on within
+30 s of an outage's end, and a store that refuses everything from being asked more often than each half minute.
 """
 
 from __future__ import annotations
@@ -101,7 +101,6 @@ class Gate:
         self.trouble: Trouble | None = None  # why it is closed; None while it is open
         self.reason = ""
         self.remedy = ""
-        self.closed_at = 0.0
         self._ask_at = 0.0
         self._is_asking = False
         self._failures = 0
@@ -155,8 +154,6 @@ class Gate:
         )
         if was_open and not one_is_enough and self._failures < FAILURES_TO_CLOSE:
             return False
-        if was_open:
-            self.closed_at = now
         self.trouble, self.reason = error.trouble, str(error)
         self.remedy = error.remedy if isinstance(error, Blocked) else ""
         self._closed_waits += 1

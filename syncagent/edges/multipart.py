@@ -15,6 +15,7 @@ from typing import Protocol
 
 from syncagent.core.errors import FileChanged, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.core.proof import multipart_etag
 
 logger = logging.getLogger(__name__)
 
@@ -84,15 +85,10 @@ def part_size(size_bytes: int, *, wanted_bytes: int) -> int:
     return max(wanted_bytes, MIN_PART_BYTES, -(-least // MIB) * MIB)
 
 
-def etag_of(md5s: list[bytes]) -> str:
-    """The ETag that S3 gives a multipart object: MD5 of the parts' MD5s, and how many there are."""
-    return f"{hashlib.md5(b''.join(md5s), usedforsecurity=False).hexdigest()}-{len(md5s)}"
-
-
 def etag_of_file(source: Source, part_bytes: int) -> str:
     """The ETag that the file would have after a multipart upload in parts of `part_bytes`. Reads all of it."""
     size = source.size_bytes
-    return etag_of([source.digest(at, min(part_bytes, size - at)).md5 for at in range(0, size, part_bytes)])
+    return multipart_etag([source.digest(at, min(part_bytes, size - at)).md5 for at in range(0, size, part_bytes)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +215,7 @@ class Shipment:
         whole = len(self._done) == len(self._parts()) > 0
         found = self._store.head(self._parcel.key) if whole else None
         if found is not None and found.size_bytes == self._source.size_bytes:
-            expected = etag_of([self._done[number][1] for number in sorted(self._done)])
+            expected = multipart_etag([self._done[number][1] for number in sorted(self._done)])
             # Some stores (rclone) answer HEAD with the MD5 of the whole object, however it was uploaded.
             if found.etag in (expected, self._parcel.digest.md5.hex()):
                 return found.etag

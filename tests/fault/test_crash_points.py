@@ -1,7 +1,8 @@
-"""The process is ended before and after every call into every edge, and started again: guarantee 5.
+"""The process is ended before and after every call into every edge, and started again.
 
-Also statements of the database and single sends and receives of a socket are points, so that a transaction is cut
-in its middle and a request before, within and behind its body.
+Shows the README's promise of what a kill at any instruction does not do. Also statements of the database and
+single sends and receives of a socket are points, so that a transaction is cut in its middle and a request before,
+within and behind its body.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Nothing in the bucket is replaced, though the journal is new and the camera counts from one again: guarantee 7."""
+"""Nothing in the bucket is replaced, though the journal is new and the camera counts from one again."""
 
 from __future__ import annotations
 

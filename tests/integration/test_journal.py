@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from syncagent.core.errors import FileChanged, JournalBroken
-from syncagent.core.model import TRANSITIONS, Digest, Facts, Part, State
-from syncagent.edges.journal import Arrival, Journal, Row, Tally
+from syncagent.core.model import TRANSITIONS, Digest, Facts, ObjectFacts, Part, State
+from syncagent.edges.journal import Arrival, Journal, Row, Tally, schema
 from tests.fakes import FakeClock
+from tests.servers import program
 
 STORES = {"a": "s3 one", "b": "s3 one", "c": "s3 two"}
 SETTLED = dict.fromkeys(State, 0)
@@ -775,6 +776,34 @@ def test_an_address_that_only_another_process_knew_can_be_asked_and_counted(
     assert ours.tally()[("new", State.READY, "")].files == 1
 
 
+def test_where_a_process_sends_to_is_what_it_was_told_whatever_another_one_writes(
+    open_journal: Callable[..., Journal],
+) -> None:
+    ours, theirs = open_journal(), open_journal()
+    confirm(ours, add(ours))
+    theirs.set_stores({**STORES, "a": "s3 three"})
+    ours.refresh()
+    assert ours.occupant("a", "k") == digest().sha256
+    ours.note_foreign("a", [ObjectFacts("f", 1, "e")])
+    assert (ours.foreign("a", "f"), theirs.foreign("a", "f")) == ((1, "e"), None)
+
+
+def test_a_file_can_be_asked_for_before_the_agent_knows_its_address(
+    open_journal: Callable[..., Journal], tmp_path: Path, clock: FakeClock
+) -> None:
+    asking = Journal(str(tmp_path), clock)
+    asking.set_active(["new"])
+    row_id = asking.ask("new", "generated_data/x")
+    assert asking.tally() == {("new", State.SETTLING, ""): Tally(1, 0)}
+    assert asking.count_of(State.SETTLING) == 1
+    asking.close()
+    agent = open_journal()
+    agent.set_stores({**STORES, "new": "s3 four"})
+    assert [row.id for row in agent.asked()] == [row_id]
+    confirm(agent, add(agent, address="new"))
+    assert agent.occupant("new", "k") == digest().sha256
+
+
 def test_the_age_of_the_oldest_owed_file_counts_by_journal_time(journal: Journal, clock: FakeClock) -> None:
     assert journal.oldest_owed() is None
     first = add(journal, "generated_data/1")
@@ -872,6 +901,103 @@ def test_a_file_that_is_no_journal_is_reported_by_its_name(tmp_path: Path, clock
 def test_a_state_directory_that_is_missing_is_reported(tmp_path: Path, clock: FakeClock) -> None:
     with pytest.raises(JournalBroken):
         Journal(str(tmp_path / "missing"), clock)
+
+
+# -- looked at, not used ----------------------------------------------------------------------------------------------
+
+#: Whoever reads may neither write the journal nor make anything beside it.
+READ = """
+import sys
+from syncagent.edges.clock import Clock
+from syncagent.edges.journal import Journal
+
+journal = Journal(sys.argv[1], Clock(), is_read_only=True)
+print(*(row.path for row in journal.listing()), *(key[1] for key in journal.tally()))
+"""
+
+
+def read_as_a_stranger(state_dir: Path) -> subprocess.CompletedProcess[str]:
+    """What a user who may only read finds in the journal."""
+    root = str(Path(__file__).parents[2])
+    # Rights that root has whatever the modes say are given up, those of the owner follow from the modes below.
+    drop = [program("setpriv"), "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    return subprocess.run(
+        [*drop, sys.executable, "-c", READ, str(state_dir)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=root,
+        check=False,
+    )
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Iterator[Path]:
+    """A directory that only its owner's rights keep from being written; restored at the end."""
+    directory = tmp_path / "state"
+    directory.mkdir()
+    yield directory
+    directory.chmod(0o755)
+
+
+def lock_up(directory: Path) -> None:
+    for path in directory.iterdir():
+        path.chmod(0o444)
+    directory.chmod(0o555)
+
+
+@pytest.mark.parametrize("is_in_use", [True, False])
+def test_a_journal_is_read_by_who_may_not_write_it_while_an_agent_uses_it_and_after_it(
+    state_dir: Path, clock: FakeClock, is_in_use: bool
+) -> None:
+    journal = Journal(str(state_dir), clock)
+    journal.set_stores(STORES)
+    add(journal)
+    if not is_in_use:
+        journal.close()
+    names = sorted(os.listdir(state_dir))
+    lock_up(state_dir)
+    done = read_as_a_stranger(state_dir)
+    assert done.stdout.split() == ["generated_data/x.jpg", "ready"], done.stderr
+    assert sorted(os.listdir(state_dir)) == names
+    if is_in_use:
+        journal.close()
+
+
+def test_a_journal_that_is_read_is_not_made_and_nothing_is_made_beside_it(state_dir: Path, clock: FakeClock) -> None:
+    for directory in (state_dir, state_dir / "missing"):
+        journal = Journal(str(directory), clock, is_read_only=True)
+        assert (journal.listing(), journal.tally(), journal.oldest_owed(), journal.note("x")) == ([], {}, None, None)
+        journal.close()
+    sqlite3.connect(state_dir / "journal.db").close()  # made by an agent that died before its first table
+    assert Journal(str(state_dir), clock, is_read_only=True).listing() == []
+    written = Journal(str(state_dir), clock)
+    written.set_stores(STORES)
+    add(written)
+    written.close()
+    assert len(Journal(str(state_dir), clock, is_read_only=True).listing()) == 1
+    assert os.listdir(state_dir) == ["journal.db"]
+
+
+def test_a_journal_that_may_not_be_read_says_who_may(state_dir: Path, clock: FakeClock) -> None:
+    Journal(str(state_dir), clock).close()
+    (state_dir / "journal.db").chmod(0)
+    assert "run this as the agent's user or as root" in read_as_a_stranger(state_dir).stderr
+    (state_dir / "journal.db").chmod(0o644)
+    state_dir.chmod(0)
+    assert "run this as the agent's user or as root" in read_as_a_stranger(state_dir).stderr
+
+
+def test_a_journal_of_another_release_is_not_read(
+    state_dir: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(str(state_dir), clock).close()
+    monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, "CREATE TABLE later(x)"))
+    with pytest.raises(JournalBroken, match="start the agent"):
+        Journal(str(state_dir), clock, is_read_only=True)
+    monkeypatch.setattr(schema, "STEPS", ())
+    with pytest.raises(JournalBroken, match="this release knows 0"):
+        Journal(str(state_dir), clock, is_read_only=True)
 
 
 FULL_DISK = """

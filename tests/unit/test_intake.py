@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from syncagent.edges.files import digest_of
 from syncagent.edges.journal import Journal, Known
 from syncagent.edges.watch import Doorbell, Hints
 from syncagent.workers.intake import SLICE, Intake
-from tests.fakes import FakeClock, FakeStop
+from tests.fakes import BadEntries, FakeClock, FakeStop
 
 
 class World:
@@ -323,6 +324,32 @@ def test_a_directory_that_cannot_be_read_is_reported_and_the_others_are_scanned(
     fact = world.board.fact("watcher")
     assert fact is not None and "camera/locked: Permission denied" in fact.reason
     assert world.board.complaints()[0].what == "scan"
+
+
+def test_a_file_that_cannot_be_looked_at_is_reported_and_the_others_of_its_directory_come_and_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "gone"):
+        world.write(f"camera/{name}.jpg")
+    world.run(3)
+    stat = os.stat
+
+    def bad_stat(path: Any, **how: Any) -> os.stat_result:
+        if path == "bad.jpg":
+            raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+        return stat(path, **how)
+
+    monkeypatch.setattr(os, "scandir", BadEntries(lambda name: name == "bad.jpg"))
+    monkeypatch.setattr(os, "stat", bad_stat)
+    (world.root / "camera" / "gone.jpg").unlink()
+    for number in range(20):
+        world.write(f"camera/{number}.jpg")
+    world.run(70)
+    assert len(world.paths(State.READY)) == 21
+    assert world.paths(State.GONE) == ["camera/gone.jpg"]
+    fact = world.board.fact("watcher")
+    assert fact is not None and "camera/bad.jpg: Structure needs cleaning" in fact.reason
+    assert ("generated_data/camera/bad.jpg", "scan") in [(each.path, each.what) for each in world.board.complaints()]
 
 
 def test_no_jump_of_the_wall_clock_changes_when_a_file_is_found(world: World, clock: FakeClock) -> None:

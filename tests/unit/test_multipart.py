@@ -12,7 +12,7 @@ from syncagent.core.errors import FileChanged, KeyTaken, Transient, Trouble, Upl
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.edges import multipart
 from syncagent.edges.files import Content, digest_of
-from syncagent.edges.multipart import MAX_PARTS, MIB, MIN_PART_BYTES, Parcel, Shipment, etag_of, part_size
+from syncagent.edges.multipart import MAX_PARTS, MIB, MIN_PART_BYTES, Parcel, Shipment, part_size
 from tests.fakes import MemoryStore, Script
 
 KEY = "camera/film.mp4"
@@ -342,12 +342,6 @@ def test_an_occupied_key_is_said_and_keeps_its_bytes() -> None:
     with pytest.raises(KeyTaken):
         go_on(store, Ledger(), only_if_absent=True)
     assert store.bytes_of(KEY) == CONTENT[::-1]
-
-
-def test_the_etag_is_that_of_the_s3_of_amazon() -> None:
-    parts = [CONTENT[at : at + 256] for at in range(0, len(CONTENT), 256)]
-    joined = b"".join(hashlib.md5(part).digest() for part in parts)
-    assert etag_of([hashlib.md5(part).digest() for part in parts]) == f"{hashlib.md5(joined).hexdigest()}-{PARTS}"
 
 
 class Headless(MemoryStore):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
 from syncagent.cli.check_config import check_config
+from syncagent.cli.context import Context
 from syncagent.core.settings_files import KINDS
 from syncagent.core.tree import plain
 from syncagent.edges.configfiles import parse_yaml
 
 
 def run(directory: Path, *options: str) -> Result:
-    return CliRunner().invoke(check_config, list(options), obj=SimpleNamespace(config_dir=str(directory)))
+    return CliRunner().invoke(check_config, list(options), obj=Context.of(str(directory), ".", None))
 
 
 @pytest.fixture

@@ -28,7 +28,11 @@ __all__ = ["FILE_NAME", "FOR_FILE", "Arrival", "Ask", "Journal", "JournalReader"
 
 
 class Journal(Arrivals, Deliveries, Messages, Uploads):
-    """One SQLite file. Thread-safe; writes of several threads share a commit."""
+    """One SQLite file. Thread-safe; writes of several threads share a commit.
+
+    Counts, addresses and the next rows to claim are remembered in memory. What another process wrote is not in them
+    before `refresh` (or `tally`): whoever must not miss it calls that, as the intake does each second.
+    """
 
     def listing(self, states: Sequence[State] = (), *, limit: int = -1) -> list[Row]:
         """Rows in the order they were recorded, of the given states or of all."""

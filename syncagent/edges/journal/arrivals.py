@@ -146,19 +146,19 @@ class Arrivals(JournalBase):
 
         def apply(connection: sqlite3.Connection) -> int:
             head, name = split_path(path)
-            directory = self._directory_id(connection, head)
+            address_id, directory = self._address_id(connection, address), self._directory_id(connection, head)
             same = " AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?" if facts else ""
             row = connection.execute(
                 "SELECT id FROM version WHERE directory = ? AND name = ? AND address = ? AND cloud_path IS ? AND"
                 f" (state = 'settling' OR (state IN ('ready', 'sending', 'waiting'){same})) ORDER BY id DESC LIMIT 1",
-                (directory, name, self._addresses[address], cloud_path, *(_columns(facts) if facts else ())),
+                (directory, name, address_id, cloud_path, *(_columns(facts) if facts else ())),
             ).fetchone()
             if row:
                 return int(row[0])
             (row_id,) = connection.execute(
                 "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded,"
                 " cloud_path) VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, ?) RETURNING id",
-                (self._addresses[address], directory, name, State.SETTLING, self.time(), cloud_path),
+                (address_id, directory, name, State.SETTLING, self.time(), cloud_path),
             ).fetchone()
             self._count(address, State.SETTLING, "", files=1, size=0)
             return int(row_id)

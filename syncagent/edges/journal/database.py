@@ -12,10 +12,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from syncagent.core.errors import JournalBroken
 
-from .schema import PAGE_BYTES, migrate
+from .schema import PAGE_BYTES, is_current, migrate
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class _Write:
 class Database:
     """Connections and commits. Thread-safe."""
 
-    def __init__(self, state_dir: str) -> None:
+    def __init__(self, state_dir: str, *, is_read_only: bool = False) -> None:
         self.path = os.path.join(state_dir, FILE_NAME)
         self._lock = threading.Lock()  # guards the writing connection
         self._queue_lock = threading.Lock()  # guards the two fields below
@@ -47,13 +48,13 @@ class Database:
         self._read_lock = threading.Lock()  # guards the reading connection
         self._data_version = -1
         self._is_durable: bool | None = None  # what `synchronous` stands at
-        self._writer, self._reader = self._open()
+        self._writer, self._reader = self._open_to_read() if is_read_only else self._open()
 
     # -- opening ------------------------------------------------------------------------------------------------------
 
     def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         try:
-            writer = self._connect()
+            writer = self._connect(self.path)
             writer.execute(f"PRAGMA page_size={PAGE_BYTES}")
             writer.execute("PRAGMA journal_mode=WAL")
             writer.execute("PRAGMA synchronous=NORMAL")
@@ -61,15 +62,46 @@ class Database:
             writer.execute("PRAGMA wal_autocheckpoint=1000")
             writer.execute("PRAGMA journal_size_limit=1048576")
             migrate(writer)
-            reader = self._connect()
+            reader = self._connect(self.path)
             reader.execute("PRAGMA query_only=ON")
             self._forget(writer)
         except (sqlite3.Error, ValueError) as error:
             raise JournalBroken(f"{self.path}: {error}") from error
         return writer, reader
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+    def _open_to_read(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        """For whoever only looks: nothing is made, here or beside; where there is no journal, it is empty."""
+        try:
+            connection = self._connect_to_read()
+            if connection is None:
+                connection = self._connect(":memory:")
+                migrate(connection)
+            self._forget(connection)
+        except (OSError, sqlite3.Error, ValueError) as error:
+            barred = [path for path in (self.path, f"{self.path}-wal", f"{self.path}-shm") if _is_barred(path)]
+            if barred:
+                raise JournalBroken(
+                    f"{barred[0]}: this user may not read it; run this as the agent's user or as root"
+                ) from error
+            raise JournalBroken(f"{self.path}: {error}") from error
+        return connection, connection
+
+    def _connect_to_read(self) -> sqlite3.Connection | None:
+        """None where there is no journal, or one without tables."""
+        if not os.path.exists(self.path) and not _is_barred(self.path):
+            return None
+        # With a log, whoever uses the journal has made what a reader needs beside it. Without one nobody uses it:
+        # it stands still, and SQLite must be told so, or it would make both (as another user's, which may lock the
+        # agent out), or fail where it may not. An agent that starts in this moment can only make the reading fail.
+        how = "mode=ro" if os.path.exists(f"{self.path}-wal") else "mode=ro&immutable=1"
+        connection = self._connect(f"file:{quote(os.fsencode(self.path))}?{how}")
+        if is_current(connection):
+            return connection
+        connection.close()
+        return None
+
+    def _connect(self, name: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(name, timeout=10, isolation_level=None, check_same_thread=False, uri=True)
         connection.execute("PRAGMA cache_size=-2048")
         connection.execute("PRAGMA temp_store=MEMORY")
         return connection
@@ -182,3 +214,14 @@ class Database:
     def _forget(self, connection: sqlite3.Connection) -> None:
         """What is remembered in memory may not be true any more: read it anew."""
         raise NotImplementedError
+
+
+def _is_barred(path: str) -> bool:
+    """Whether it may be there, and this user may not read it."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return not os.access(path, os.R_OK)
