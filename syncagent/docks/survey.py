@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
-from syncagent.core.errors import Blocked, Trouble
+from syncagent.core.errors import Blocked, Refused, Trouble
 from syncagent.core.model import ObjectFacts
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress
+from syncagent.edges.answers import NotOffered
 from syncagent.edges.journal import Journal
 from syncagent.edges.objects import ObjectStore
 
@@ -100,12 +101,19 @@ class Survey:
         """List what is there, and probe what the store does with a key that is taken. Raises: Transient, Blocked."""
         self._list(address)
         if self._carrier.upload.on_rewrite == "suffix" and self._store.profile.conditional_writes_proved is None:
-            key = corner_key(self._carrier, "probe")
-            honours = self._store.probe_conditional(key)
-            logger.info("store surveyed carrier=%s conditional_writes=%s", self._carrier.name, honours)
+            self._probe_conditional()
         self.keep()
         with self._lock:
             self._done.add(address.name)
+
+    def _probe_conditional(self) -> None:
+        try:
+            honours = self._store.probe_conditional(corner_key(self._carrier, "probe"))
+        except Refused as error:
+            # Our own key, not the file's: the file goes. Nothing was learnt, so that the next run asks again.
+            logger.warning("cannot probe carrier=%s reason=%s", self._carrier.name, error)
+        else:
+            logger.info("store surveyed carrier=%s conditional_writes=%s", self._carrier.name, honours)
 
     def _list(self, address: SendAddress) -> None:
         prefix = prefix_of(self._carrier, address)
@@ -117,8 +125,8 @@ class Survey:
             for batch in _batches(self._store.list(prefix)):
                 self._journal.note_foreign(address.name, batch)
                 count += len(batch)
-        except Blocked as error:
-            if error.trouble is not Trouble.FORBIDDEN:
+        except (Blocked, Refused, NotOffered) as error:
+            if isinstance(error, Blocked) and error.trouble is not Trouble.FORBIDDEN:
                 raise
             # Sending needs no right to list; what is lost is the sight of keys that others took before us.
             logger.warning("cannot list prefix=%s reason=%s", prefix, error)

@@ -25,6 +25,7 @@ from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress, Upload
 from syncagent.docks.dock import Dock
 from syncagent.docks.meter import Meter
+from syncagent.edges.answers import NotOffered
 from syncagent.edges.files import PinnedFile, facts_of
 from syncagent.edges.journal import Arrival, Journal, Row
 from syncagent.workers.uploader import Uploader
@@ -35,6 +36,11 @@ MIB = 2**20
 
 class Store(MemoryStore):
     """What a dock asks of a store beside objects. Its link is as good as its scripts say of "reach"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probes: list[str] = []
+        self.probe_error: Callable[[], Exception] | None = None
 
     @property
     def sent(self) -> list[Call]:
@@ -49,6 +55,9 @@ class Store(MemoryStore):
         self.profile = profile
 
     def probe_conditional(self, key: str) -> bool:
+        self.probes.append(key)
+        if self.probe_error is not None:
+            raise self.probe_error()
         return False
 
     def reach(self) -> None:
@@ -456,6 +465,40 @@ def test_when_the_whole_disk_is_away_files_wait_and_are_not_gone(world: World) -
     (world.root.parent / "away").rename(world.root)
     world.run(60)
     assert world.states() == [State.CONFIRMED]
+
+
+# -- finding out what the store can do --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: Refused("the store answered 405 MethodNotAllowed"),
+        lambda: NotOffered("the store answered 501 NotImplemented", trouble=Trouble.STORE),
+        lambda: Blocked("the store answered 403 AccessDenied", trouble=Trouble.FORBIDDEN),
+    ],
+)
+def test_a_store_that_refuses_the_listing_holds_up_no_file_and_the_status_says_what_is_not_seen(
+    world: World, error: Callable[[], Exception]
+) -> None:
+    for number in range(3):
+        world.write(f"{number}")
+    world.fails(error, name="list")
+    world.run(5)
+    assert world.states() == [State.CONFIRMED] * 3
+    assert len(world.store.calls("list")) == 1
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.ok and "cannot list" in fact.reason
+
+
+def test_a_store_that_refuses_the_probe_parks_no_file_and_is_taken_for_one_that_guards_no_key(world: World) -> None:
+    for number in range(3):
+        world.write(f"{number}")
+    world.store.probe_error = lambda: Refused("the store answered 404 NoSuchKey")
+    world.run(5)
+    assert world.states() == [State.CONFIRMED] * 3
+    assert world.store.probes == ["camera/default/.syncagent/probe"]
+    assert not world.dock.is_conditional()
 
 
 # -- large files ------------------------------------------------------------------------------------------------------
