@@ -225,7 +225,7 @@ class S3Store:
         return etag
 
     def abort(self, key: str, *, upload_id: str) -> None:
-        """Drop a multipart upload; one that is gone is no error."""
+        """Drop a multipart upload; one that is gone, or that the store will never drop, is no error."""
         self._rare().abort(_sendable(key), upload_id=upload_id)
 
     def head(self, key: str) -> ObjectFacts | None:

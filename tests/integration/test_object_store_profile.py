@@ -147,6 +147,34 @@ def test_a_store_without_parts_or_their_list_is_found_out(
     assert verifying.uploads == {}
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (404, "NoSuchUpload"),
+        (404, "NoSuchKey"),
+        (405, "MethodNotAllowed"),
+        (400, "InvalidRequest"),
+        (501, "NotImplemented"),
+    ],
+)
+def test_an_abort_that_is_refused_is_no_error_and_is_logged(
+    verifying: VerifyingS3, store: S3Store, caplog: pytest.LogCaptureFixture, status: int, code: str
+) -> None:
+    upload_id = store.create_multipart("a.jpg", metadata={}, content_type="image/jpeg")
+    verifying.faults.append(Fault(operation="AbortMultipartUpload", status=status, code=code))
+    with caplog.at_level("INFO"):
+        store.abort("a.jpg", upload_id=upload_id)
+    assert ("a.jpg" in caplog.text) is (code != "NoSuchUpload")
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (403, "AccessDenied")])
+def test_an_abort_that_may_succeed_later_raises(verifying: VerifyingS3, store: S3Store, status: int, code: str) -> None:
+    upload_id = store.create_multipart("a.jpg", metadata={}, content_type="image/jpeg")
+    verifying.faults.append(Fault(operation="AbortMultipartUpload", status=status, code=code))
+    with pytest.raises((Transient, Blocked)):
+        store.abort("a.jpg", upload_id=upload_id)
+
+
 # -- addresses --------------------------------------------------------------------------------------------------------
 
 
