@@ -324,6 +324,23 @@ def test_claims_come_in_the_order_that_is_asked_for(journal: Journal, order: str
     assert drain(journal, order=order) == []
 
 
+def test_a_file_can_be_recorded_while_another_thread_reads_anew_what_is_remembered(journal: Journal) -> None:
+    add(journal, "generated_data/1")
+    assert journal.claim(("a",), order="newest") is not None
+
+    class Batches(dict[Any, Any]):
+        """Whoever looks at them gets the old ones, and the journal new ones."""
+
+        def __iter__(self) -> Iterator[Any]:
+            keys = list(super().__iter__())
+            journal._batches = {}
+            return iter(keys)
+
+    journal._batches = Batches(journal._batches)
+    add(journal, "generated_data/2")
+    assert drain(journal, order="newest") == ["2"]
+
+
 @pytest.mark.parametrize("order", ["newest", "newest_first_with_backfill", "smallest"])
 def test_a_file_that_arrives_later_is_put_where_it_belongs(journal: Journal, order: str) -> None:
     for number in range(10):

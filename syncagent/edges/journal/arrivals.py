@@ -77,7 +77,7 @@ class Arrivals(JournalBase):
         with self._take_lock:
             # The oldest file is rarely the one that just came; every other order must look again.
             for batch in [batch for batch in self._batches if batch[2] != "oldest"]:
-                del self._batches[batch]
+                self._batches.pop(batch, None)  # they may just have been read anew
         return ready
 
     def _record_one(self, connection: sqlite3.Connection, arrival: Arrival) -> int:
