@@ -19,6 +19,7 @@ import pytest
 from syncagent.core.errors import FileChanged, JournalBroken
 from syncagent.core.model import TRANSITIONS, Digest, Facts, Part, State
 from syncagent.edges.journal import Arrival, Journal, Row, Tally
+from syncagent.edges.journal.base import MAX_MOVED
 from tests.fakes import FakeClock
 
 STORES = {"a": "s3 one", "b": "s3 one", "c": "s3 two"}
@@ -306,6 +307,12 @@ def drain(journal: Journal, addresses: tuple[str, ...] = ("a",), **how: Any) -> 
     while (row := journal.claim(addresses, **how)) is not None:
         taken.append(row.path.rpartition("/")[2])
     return taken
+
+
+def drain_one(journal: Journal) -> str:
+    row = journal.claim(("a",))
+    assert row is not None
+    return row.path.rpartition("/")[2]
 
 
 @pytest.mark.parametrize(
@@ -722,6 +729,57 @@ def test_a_durable_write_that_shares_its_commit_makes_the_whole_commit_durable(j
     for thread in threads:
         thread.join(60)
     assert commits.modes == ["NORMAL", "FULL"]
+
+
+# -- what is remembered in memory ---------------------------------------------------------------------------------
+
+
+class Full:
+    """A connection to a disk on which no commit finds room."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(statement, *values)
+
+
+def test_what_a_full_disk_rolled_back_leaves_no_mark_behind(journal: Journal) -> None:
+    rows = [add(journal, f"generated_data/{n}") for n in range(3)]
+    writer = journal._writer
+    journal._writer = Full(writer)  # type: ignore[assignment]
+    for _ in range(3):
+        with pytest.raises(JournalBroken):
+            journal.vanished(row.id for row in rows)
+    journal._writer = writer
+    assert (journal._moving, journal._moved) == ([], set())
+    assert drain(journal) == ["0", "1", "2"]
+
+
+def test_marks_of_rows_that_moved_do_not_pile_up_while_nobody_claims(journal: Journal) -> None:
+    count = 2 * MAX_MOVED
+    journal.record([Arrival("a", f"generated_data/{n}", facts(n)) for n in range(count)])
+    assert drain_one(journal) == "0"  # from a batch that is old by now
+    for first in range(0, count - 10, 1_000):
+        journal.vanished(range(first + 1, min(first + 1_001, count - 9)))
+        assert len(journal._moved) <= MAX_MOVED
+    assert drain(journal) == [str(n) for n in range(count - 10, count)]
+
+
+def test_an_upload_that_ended_is_not_remembered(journal: Journal) -> None:
+    for number in range(2):
+        row = add(journal, f"generated_data/{number}")
+        journal.upload_begun(row, "u", key="k", sha256=digest().sha256, part_bytes=5)
+        if number:
+            journal.upload_ended(row.id)
+        else:
+            confirm(journal, row)
+    assert journal._uploads == set()
 
 
 # -- multipart --------------------------------------------------------------------------------------------------------

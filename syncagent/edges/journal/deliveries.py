@@ -15,8 +15,6 @@ from .uploads import end_upload
 
 #: Ready rows looked at in one go; more than any sensible number of workers.
 CLAIM_BATCH = 64
-#: Marks of moved rows that are kept, before all batches are read anew.
-MAX_MOVED = 5_000
 #: States that a READY row can be moved to while a worker has it.
 OVERTAKEN = frozenset({State.SUPERSEDED, State.GONE, State.LOST})
 
@@ -70,10 +68,6 @@ class Deliveries(JournalBase):
         largest = largest_bytes if largest_bytes is not None else 1 << 62
         if limit > 0:
             limit += len(self._taken)
-        if len(self._moved) > MAX_MOVED:
-            self._moved.clear()
-            for other in self._batches.values():
-                other.clear()  # they would need the marks that were just forgotten
         batch.extend(reversed(self.rows(query, (self._addresses.get(address, -1), largest, limit))))
         while batch:
             yield batch.pop()
@@ -184,6 +178,7 @@ class Deliveries(JournalBase):
             )
             if row.id in self._uploads:
                 end_upload(connection, row.id)
+                self._uploads.discard(row.id)
 
         self._write(apply, durable=True)
 
