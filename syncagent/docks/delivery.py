@@ -57,7 +57,11 @@ class _Ledger:
         self._journal.upload_begun(
             self._row, upload_id, key=self._parcel.key, sha256=self._parcel.digest.sha256, part_bytes=part_bytes
         )
+        self._dock.reconciled(self._row)  # with an upload that has no parts
         self._dock.passed(self._row.address)
+
+    def reconciled(self) -> None:
+        self._dock.reconciled(self._row)
 
     def part_done(self, part: Part, md5: bytes) -> None:
         self._journal.part_done(self._row, part, md5)
@@ -67,7 +71,7 @@ class _Ledger:
         self._on_bytes(self._has_bytes)
 
     def ended(self) -> None:
-        self._journal.upload_ended(self._row.id)
+        self._dock.upload_ended(self._row.id)
 
 
 class Delivery:
@@ -212,7 +216,7 @@ class Delivery:
         ledger = _Ledger(self._dock, self._row, parcel, lambda count: self._fly(count, is_recorded=True))
         shipment = Shipment(self._dock.store, pinned, ledger, parcel)
         try:
-            return shipment.go_on(is_first_in_run=self._dock.first_time(self._row), gives_way=self._gives_way)
+            return shipment.go_on(is_first_in_run=not self._dock.is_reconciled(self._row), gives_way=self._gives_way)
         except UploadGone as error:
             raise Transient(str(error), trouble=Trouble.FILE) from error
 
@@ -228,11 +232,12 @@ class Delivery:
         upload = self._journal.upload_of(self._row)
         if upload is not None:
             self._dock.store.abort(upload.key, upload_id=upload.upload_id)
-            self._journal.upload_ended(self._row.id)
+            self._dock.upload_ended(self._row.id)
 
     def _confirm(self, key: str, digest: Digest, etag: str) -> None:
         row, board = self._row, self._dock.board
         self._journal.confirm(row, key=key, digest=digest, etag=etag)
+        self._dock.forget(row.id)
         self._dock.passed(row.address)
         board.add("sent_files")
         board.add("sent_bytes", row.facts.size_bytes)

@@ -80,7 +80,7 @@ class Dock:
         self._address_gates = {name: Gate() for name in addresses}
         self._order = list(addresses)
         self._next_wake = 0.0
-        self._seen_uploads: set[int] = set()  # multipart rows that were reconciled with the store in this run
+        self._reconciled: set[int] = set()  # rows whose upload in parts was compared with the store in this run
         self.show()
 
     def set_carrier(self, carrier: Carrier) -> None:
@@ -240,12 +240,25 @@ class Dock:
             woken = self.journal.wake((*STORE_REASONS, FORBIDDEN), limit=1)
         return woken > 0
 
-    def first_time(self, row: Row) -> bool:
-        """Whether a multipart upload has not been compared with the store in this run."""
+    def is_reconciled(self, row: Row) -> bool:
+        """Whether a multipart upload has been compared with the store in this run."""
         with self._lock:
-            is_first = row.id not in self._seen_uploads
-            self._seen_uploads.add(row.id)
-            return is_first
+            return row.id in self._reconciled
+
+    def reconciled(self, row: Row) -> None:
+        """The store said which parts it has."""
+        with self._lock:
+            self._reconciled.add(row.id)
+
+    def upload_ended(self, row_id: int) -> None:
+        """The multipart upload of a row is aborted, or unknown to the store."""
+        self.journal.upload_ended(row_id)
+        self.forget(row_id)
+
+    def forget(self, row_id: int) -> None:
+        """The row needs no upload any more."""
+        with self._lock:
+            self._reconciled.discard(row_id)
 
     # -- what people see ----------------------------------------------------------------------------------------------
 

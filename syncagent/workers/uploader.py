@@ -93,7 +93,7 @@ class Uploader:
             for row_id, key, upload_id in self._journal.orphans(tuple(self._dock.addresses)):
                 logger.info("aborting orphan key=%s", key)
                 store.abort(key, upload_id=upload_id)
-                self._journal.upload_ended(row_id)
+                self._dock.upload_ended(row_id)
         except (Transient, Blocked) as error:
             self._dock.failed(allowed[0], error)
 

@@ -81,7 +81,13 @@ class World:
         self.store = Store()
         self.board = Board(clock.monotonic)
         self.looked_again: list[str] = []
-        carrier = Carrier(name="c", bucket_name="b", path="camera", upload=Upload(**upload))
+        self.base = base
+        self.carrier = Carrier(name="c", bucket_name="b", path="camera", upload=Upload(**upload))
+        self.restart()
+
+    def restart(self) -> None:
+        """Another run: of the last one, only the journal is left."""
+        carrier, clock = self.carrier, self.clock
         addresses = {
             name: SendAddress(
                 name=name,
@@ -98,7 +104,7 @@ class World:
             addresses=addresses,
             store=self.store,
             journal=self.journal,
-            places=Places(str(base), str(self.root)),
+            places=Places(str(self.base), str(self.root)),
             board=self.board,
             clock=clock,
             meter=Meter(carrier, journal=self.journal, clock=clock, totals=lambda: (0, 0), store_time=lambda: None),
@@ -514,6 +520,23 @@ def test_a_large_file_goes_in_parts_and_goes_on_where_it_stopped(build: Callable
     assert len(world.store.calls("put_part")) == 4
     assert world.store.uploads == {}
     assert world.states() == [State.CONFIRMED]
+
+
+def test_what_the_store_has_is_asked_for_again_when_the_link_was_down_at_that_moment(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.fails(Stopping, name="put_part", skip=1, times=1, after=True)  # and its note is lost
+    with pytest.raises(Stopping):
+        world.run()
+    world.restart()
+    world.fails(link, name="list_parts", times=1)
+    world.run(60)
+    assert world.states() == [State.CONFIRMED]
+    assert len(world.store.calls("list_parts")) == 2
+    assert len(world.store.calls("put_part")) == 3
+    assert world.dock._reconciled == set()
 
 
 def test_a_large_file_gives_way_to_a_small_one_between_two_parts(build: Callable[..., World]) -> None:
