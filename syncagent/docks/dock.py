@@ -201,7 +201,7 @@ class Dock:
         self._survey.keep()
         if opened or opened_address:
             logger.info("store back carrier=%s", self.carrier.name)
-            self.journal.wake((*STORE_REASONS, FORBIDDEN) if was_refused else STORE_REASONS)
+            self.journal.wake((*STORE_REASONS, FORBIDDEN) if was_refused else STORE_REASONS, tuple(self.addresses))
             self._on_open()
         if opened or opened_address or self.store.is_corrected:
             self.show()
@@ -235,9 +235,10 @@ class Dock:
                 return False
             self._next_wake = now + WAKE_EVERY_S
             is_away = not self._gate.is_open or any(not gate.is_open for gate in self._address_gates.values())
-        woken = self.journal.wake_due()
+        # Of our own addresses: whether another carrier's store is worth asking, its own dock knows.
+        woken = self.journal.wake_due(tuple(self.addresses))
         if is_away and not woken:
-            woken = self.journal.wake((*STORE_REASONS, FORBIDDEN), limit=1)
+            woken = self.journal.wake((*STORE_REASONS, FORBIDDEN), tuple(self.addresses), limit=1)
         return woken > 0
 
     def is_reconciled(self, row: Row) -> bool:

@@ -81,7 +81,7 @@ class Uploader:
             return 0.0
         if self._dock.is_paused():
             return BUDGET_S
-        due_s = self._journal.next_due_s()
+        due_s = self._journal.next_due_s(tuple(self._dock.addresses))
         # Of an address that is refused there may be rows that are ready: they have no due time.
         wait_s = min(IDLE_S, self._dock.asks_in_s(), due_s if due_s is not None else IDLE_S)
         return max(wait_s, LEAST_WAIT_S)

@@ -366,7 +366,7 @@ def test_a_file_that_failed_comes_after_all_that_did_not(journal: Journal) -> No
         assert poison is not None
         journal.defer(poison, reason="x", wait_s=0)
         journal.let_go(poison)
-    journal.wake_due()
+    journal.wake_due(("a",))
     assert drain(journal) == [f"{n:03}" for n in (*range(3, 200), 0, 1, 2)]
 
 
@@ -506,17 +506,17 @@ def test_an_address_that_moves_to_another_store_finds_no_occupants_there(journal
 
 def test_a_deferred_row_is_due_by_the_monotonic_clock(journal: Journal, clock: FakeClock) -> None:
     row = add(journal)
-    assert journal.next_due_s() is None
+    assert journal.next_due_s(("a",)) is None
     journal.defer(row, reason="link", wait_s=10)
     now = journal.row(row.id)
     assert (now.state, now.reason, now.attempts) == (State.WAITING, "link", 1)
     clock.jump(1e9)
-    assert journal.wake_due() == 0
+    assert journal.wake_due(("a",)) == 0
     clock.jump(-2e9)
     clock.advance(9)
-    assert (journal.wake_due(), journal.next_due_s()) == (0, 1.0)
+    assert (journal.wake_due(("a",)), journal.next_due_s(("a",))) == (0, 1.0)
     clock.advance(2)
-    assert (journal.next_due_s(), journal.wake_due(), journal.next_due_s()) == (0.0, 1, None)
+    assert (journal.next_due_s(("a",)), journal.wake_due(("a",)), journal.next_due_s(("a",))) == (0.0, 1, None)
     assert (journal.row(row.id).state, journal.row(row.id).reason, journal.row(row.id).attempts) == (State.READY, "", 1)
 
 
@@ -525,10 +525,19 @@ def test_rows_that_wait_for_the_store_wake_together_or_some_at_a_time_with_their
 ) -> None:
     for number, reason in enumerate(["link", "link", "store", "file: x"]):
         journal.defer(add(journal, f"generated_data/{number}"), reason=reason, wait_s=99)
-    assert journal.wake(["link", "store"], limit=1) == 1
-    assert journal.wake(["link", "store"]) == 2
-    assert journal.wake(["link", "store"]) == 0
+    assert journal.wake(["link", "store"], ("a",), limit=1) == 1
+    assert journal.wake(["link", "store"], ("a",)) == 2
+    assert journal.wake(["link", "store"], ("a",)) == 0
     assert [(row.state, row.attempts) for row in journal.listing()] == [(State.READY, 0)] * 3 + [(State.WAITING, 1)]
+
+
+def test_rows_of_other_addresses_go_on_waiting(journal: Journal) -> None:
+    for number, address in enumerate("ab"):
+        journal.defer(add(journal, f"generated_data/{number}", address=address), reason="link", wait_s=10 * number)
+    assert journal.wake(["link"], ("b",)) == 1
+    assert [(row.state, row.attempts) for row in journal.listing()] == [(State.WAITING, 1), (State.READY, 0)]
+    assert (journal.next_due_s(("a",)), journal.next_due_s(("b", "c")), journal.next_due_s(("a", "b"))) == (0, None, 0)
+    assert (journal.wake_due(("b",)), journal.wake_due(("a", "b"))) == (0, 1)
 
 
 def test_a_released_row_is_not_charged_with_the_attempt(journal: Journal) -> None:
@@ -988,7 +997,7 @@ except JournalBroken:
 assert journal.row(1).path == victim.path
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 assert journal.record(arrivals(200_000)) == 50
-journal.wake_due()
+journal.wake_due(("a",))
 assert journal.row(victim.id).state is State.READY, journal.row(victim.id).state
 assert journal.tally() == recounted(journal)
 journal.close()

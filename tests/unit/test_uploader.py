@@ -23,7 +23,7 @@ from syncagent.core.model import State
 from syncagent.core.places import Places
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress, Upload
-from syncagent.docks.dock import Dock
+from syncagent.docks.dock import IDLE_S, Dock
 from syncagent.docks.meter import Meter
 from syncagent.edges.answers import NotOffered
 from syncagent.edges.files import PinnedFile, facts_of
@@ -311,6 +311,22 @@ def test_an_address_that_was_refused_comes_back_even_if_its_probe_met_a_dead_lin
     world.store.scripts.clear()
     world.run(31)
     assert world.states() == [State.CONFIRMED] * 6
+
+
+def test_a_store_that_is_away_wakes_no_file_of_another_carrier(world: World) -> None:
+    world.journal.set_stores({"a": "s", "b": "s", "other": "t"})
+    others = world.write("theirs", address="other")
+    world.journal.defer(others, reason="store", wait_s=5)
+    world.write("ours")
+    world.fails(link)
+    world.run(60)
+    assert (world.journal.row(others.id).state, world.journal.row(others.id).attempts) == (State.WAITING, 1)
+    world.store.scripts.clear()
+    world.run(31)
+    assert (world.journal.row(others.id).state, world.journal.row(others.id).attempts) == (State.WAITING, 1)
+    assert world.states() == [State.WAITING, State.CONFIRMED]
+    # Nor does a worker that has nothing to do run round because of it.
+    assert world.workers[0].pass_once(world.stop) == IDLE_S
 
 
 def test_a_file_that_cannot_be_read_holds_up_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,19 +222,24 @@ class Deliveries(JournalBase):
 
         self._write(apply)
 
-    def wake_due(self) -> int:
-        """Make the WAITING rows READY whose time has come. Returns how many."""
+    def wake_due(self, addresses: Sequence[str]) -> int:
+        """Make the WAITING rows of these addresses READY whose time has come. Returns how many."""
         if self._stranded:
             self._release_stranded()
-        return self._wake("due <= ?", (self._clock.monotonic(),), 1_000)
+        return self._wake("due <= ?", (self._clock.monotonic(),), addresses, 1_000)
 
-    def wake(self, reasons: Sequence[str], *, limit: int = -1) -> int:
+    def wake(self, reasons: Sequence[str], addresses: Sequence[str], *, limit: int = -1) -> int:
         """Make READY what waits for one of these reasons, its attempts forgiven. Returns how many."""
         marks = ", ".join("?" * len(reasons))
-        return self._wake(f"reason IN ({marks})", tuple(reasons), limit, attempts=0)
+        return self._wake(f"reason IN ({marks})", tuple(reasons), addresses, limit, attempts=0)
 
-    def _wake(self, where: str, values: tuple[object, ...], limit: int, **changes: Any) -> int:
-        due = self._read(f"SELECT id FROM version WHERE state = 'waiting' AND {where} LIMIT ?", (*values, limit))
+    def _wake(
+        self, where: str, values: tuple[object, ...], addresses: Sequence[str], limit: int, **changes: Any
+    ) -> int:
+        due = self._read(
+            f"SELECT id FROM version WHERE state = 'waiting' AND {where} AND {self._within(addresses)} LIMIT ?",
+            (*values, limit),
+        )
 
         def apply(connection: sqlite3.Connection) -> int:
             still = [row_id for (row_id,) in due if self._state(connection, row_id) is State.WAITING]
@@ -244,10 +249,14 @@ class Deliveries(JournalBase):
 
         return self._write(apply) if due else 0
 
-    def next_due_s(self) -> float | None:
-        """Seconds until a WAITING row is due, None when nothing waits."""
-        rows = self._read("SELECT min(due) FROM version WHERE state = 'waiting'")
+    def next_due_s(self, addresses: Sequence[str]) -> float | None:
+        """Seconds until a WAITING row of these addresses is due, None when none waits."""
+        rows = self._read(f"SELECT min(due) FROM version WHERE state = 'waiting' AND {self._within(addresses)}")
         return max(0.0, rows[0][0] - self._clock.monotonic()) if rows[0][0] is not None else None
+
+    def _within(self, addresses: Sequence[str]) -> str:
+        """A condition: only rows of these addresses."""
+        return f"address IN ({', '.join(str(self._addresses.get(name, -1)) for name in addresses)})"
 
     def recover(self) -> int:
         """On start: what was SENDING or WAITING when the last run ended is READY again. Returns how many rows."""
