@@ -237,6 +237,7 @@ class Delivery:
     def _confirm(self, key: str, digest: Digest, etag: str) -> None:
         row, board = self._row, self._dock.board
         self._journal.confirm(row, key=key, digest=digest, etag=etag)
+        board.fly(self._worker, None)
         self._dock.forget(row.id)
         self._dock.passed(row.address)
         board.add("sent_files")
