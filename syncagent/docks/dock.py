@@ -87,6 +87,7 @@ class Dock:
         """The owner edited what may change in a running agent."""
         self.carrier = carrier
         self.meter.set_carrier(carrier)
+        self._survey.set_carrier(carrier)
 
     # -- may a request go? --------------------------------------------------------------------------------------------
 

@@ -81,6 +81,12 @@ class Survey:
                 profile[name] = value
         self._store.set_profile(StoreProfile.from_json(profile))
 
+    def set_carrier(self, carrier: Carrier) -> None:
+        """The owner edited what may change in a running agent: what must be known may be more now."""
+        with self._lock:
+            self._carrier = carrier
+            self._done.clear()
+
     def is_done(self, address: SendAddress) -> bool:
         with self._lock:
             return address.name in self._done
@@ -99,12 +105,14 @@ class Survey:
 
     def find_out(self, address: SendAddress) -> None:
         """List what is there, and probe what the store does with a key that is taken. Raises: Transient, Blocked."""
+        carrier = self._carrier
         self._list(address)
-        if self._carrier.upload.on_rewrite == "suffix" and self._store.profile.conditional_writes_proved is None:
+        if carrier.upload.on_rewrite == "suffix" and self._store.profile.conditional_writes_proved is None:
             self._probe_conditional()
         self.keep()
         with self._lock:
-            self._done.add(address.name)
+            if self._carrier is carrier:
+                self._done.add(address.name)
 
     def _probe_conditional(self) -> None:
         try:

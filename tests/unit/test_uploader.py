@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from syncagent.core.board import Board
@@ -521,6 +522,20 @@ def test_a_store_that_refuses_the_probe_parks_no_file_and_is_taken_for_one_that_
     assert world.states() == [State.CONFIRMED] * 3
     assert world.store.probes == ["camera/default/.syncagent/probe"]
     assert not world.dock.is_conditional()
+
+
+def test_an_owner_who_forbids_to_overwrite_in_a_running_agent_has_the_store_probed(build: Callable[..., World]) -> None:
+    world = build(on_rewrite="overwrite")
+    world.write("1")
+    world.run()
+    assert world.store.probes == []
+    world.dock.set_carrier(attrs.evolve(world.carrier, upload=Upload(on_rewrite="suffix")))
+    for number in range(2, 4):
+        world.write(f"{number}")
+        world.run()
+    assert len(world.store.probes) == 1
+    assert len(world.store.calls("list")) == 1
+    assert world.states() == [State.CONFIRMED] * 3
 
 
 # -- large files ------------------------------------------------------------------------------------------------------
