@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
@@ -95,11 +96,11 @@ class Dock:
         """(seconds to wait, addresses that may be sent to).
 
         With no wait, a permission was taken of the store's gate and of each address's: `unused`, `passed`, `failed`
-        or `forgiven` give them back.
+        or `forgiven` give them back, called by the same thread.
         """
         now = self.clock.monotonic()
         with self._lock:
-            wait_s = self._gate.wait_s(now)
+            wait_s = self._gate.wait_s(now, get_ident())
             if wait_s > 0:
                 return wait_s, []
             # Every claim begins with another address, so that a busy one does not starve the others.
@@ -107,7 +108,7 @@ class Dock:
             allowed, waits = [], []
             for name in self._order:
                 gate = self._address_gates[name]
-                wait_s = gate.wait_s(now)
+                wait_s = gate.wait_s(now, get_ident())
                 if wait_s == 0:
                     allowed.append(name)
                     if not gate.is_open:
@@ -115,7 +116,7 @@ class Dock:
                 else:
                     waits.append(wait_s)
             if not allowed:
-                self._gate.unused()
+                self._gate.unused(get_ident())
                 return min(waits, default=IDLE_S), []
             return 0.0, allowed
 
@@ -185,19 +186,19 @@ class Dock:
         """Give back permissions that were not needed."""
         with self._lock:
             if but is None:
-                self._gate.unused()
+                self._gate.unused(get_ident())
             for name in allowed:
                 if name != but:
-                    self._address_gates[name].unused()
+                    self._address_gates[name].unused(get_ident())
 
     def passed(self, address: str) -> None:
         """The store took something."""
         now = self.clock.monotonic()
         with self._lock:
-            opened = self._gate.passed(now)
+            opened = self._gate.passed(now, get_ident())
             gate = self._address_gates[address]
             was_refused = gate.trouble is not None
-            opened_address = gate.passed(now)
+            opened_address = gate.passed(now, get_ident())
         self.meter.account()
         self._survey.keep()
         if opened or opened_address:
@@ -213,8 +214,8 @@ class Dock:
         with self._lock:
             gate = self._address_gates[address] if error.trouble is Trouble.FORBIDDEN else self._gate
             # The request had the permission of both.
-            (self._address_gates[address] if gate is self._gate else self._gate).unused()
-            closed = gate.failed(error, now)
+            (self._address_gates[address] if gate is self._gate else self._gate).unused(get_ident())
+            closed = gate.failed(error, now, get_ident())
         self.meter.account()
         if closed:
             logger.warning("store unavailable carrier=%s trouble=%s reason=%s", self.carrier.name, error.trouble, error)
@@ -223,8 +224,8 @@ class Dock:
     def forgiven(self, address: str) -> None:
         """The request ended for a reason of the file's own; nothing was learnt of the store."""
         with self._lock:
-            self._gate.unused()
-            self._address_gates[address].unused()
+            self._gate.unused(get_ident())
+            self._address_gates[address].unused(get_ident())
 
     # -- what waits ---------------------------------------------------------------------------------------------------
 

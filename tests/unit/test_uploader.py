@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +313,20 @@ def test_an_address_that_was_refused_comes_back_even_if_its_probe_met_a_dead_lin
     world.store.scripts.clear()
     world.run(31)
     assert world.states() == [State.CONFIRMED] * 6
+
+
+def test_one_request_at_a_time_asks_whether_the_store_is_back_whoever_returns_meanwhile(world: World) -> None:
+    dock = world.dock
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:  # two workers, a thread each
+        assert one.submit(dock.permission).result()[0] == 0.0  # a request that will take its time
+        two.submit(dock.permission).result()
+        two.submit(dock.failed, "a", Blocked("bad key", trouble=Trouble.CREDENTIALS)).result()
+        world.clock.advance(60)
+        assert two.submit(dock.permission).result()[0] == 0.0
+        one.submit(dock.forgiven, "a").result()
+        assert one.submit(dock.permission).result()[0] > 0
+        two.submit(dock.forgiven, "a").result()
+        assert one.submit(dock.permission).result()[0] == 0.0
 
 
 def test_a_store_that_is_away_wakes_no_file_of_another_carrier(world: World) -> None:
