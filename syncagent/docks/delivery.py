@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Files up to this size are read once, into memory; larger ones are hashed first and read again while they are sent.
 IN_MEMORY_BYTES = 1024 * 1024
+#: Metadata of an object that was sent before its file was finished.
+UNSETTLED = "syncagent-unsettled"
 #: Another worker is sending to the same key: it will be done soon.
 KEY_BUSY_WAIT_S = 1.0
 
@@ -118,9 +120,15 @@ class Delivery:
                 return
             occupant = self._journal.occupant(row.address, key)
             if occupant == digest.sha256:
-                self._adopt(key, digest, etag=None)
-                return
-            if occupant is None:
+                if row.is_unsettled or not self._journal.is_flagged(row.address, key):
+                    self._adopt(key, digest, etag=None)
+                    return
+                found = self._dock.store.head(key)
+                if self._is_ours(found, key, pinned, content, digest):
+                    return
+                if found is not None and not overwrites:
+                    continue
+            elif occupant is None:
                 foreign = self._journal.foreign(row.address, key)
                 if foreign is not None and self._is_same(pinned, digest, *foreign):
                     self._adopt(key, digest, etag=foreign[1])
@@ -130,7 +138,7 @@ class Delivery:
                         continue  # other bytes, for sure
                     # The listing proves nothing, or it names a key that only this version would have: ask.
                     found = self._dock.store.head(key)
-                    if self._is_ours(found, key, pinned, digest):
+                    if self._is_ours(found, key, pinned, content, digest):
                         return
                     if found is not None:
                         continue
@@ -141,7 +149,7 @@ class Delivery:
             except KeyTaken:
                 self._drop_upload()
                 self._journal.release(row)
-                if self._is_ours(self._dock.store.head(key), key, pinned, digest):
+                if self._is_ours(self._dock.store.head(key), key, pinned, content, digest):
                     return  # an earlier attempt's, whose answer was lost
                 logger.info("key taken path=%s key=%s", row.path, key)
                 continue
@@ -158,7 +166,9 @@ class Delivery:
         # As many parts as we would have made; only then is it worth reading the file.
         return etag.endswith(f"-{-(-size_bytes // part_bytes)}") and etag == etag_of_file(pinned, part_bytes)
 
-    def _is_ours(self, found: ObjectFacts | None, key: str, pinned: PinnedFile, digest: Digest) -> bool:
+    def _is_ours(
+        self, found: ObjectFacts | None, key: str, pinned: PinnedFile, content: bytes | None, digest: Digest
+    ) -> bool:
         """Whether an object that is under our key is this very version; then it is confirmed."""
         if found is None or found.size_bytes != pinned.size_bytes:
             return False
@@ -169,10 +179,15 @@ class Delivery:
             for piece in self._dock.store.read(key):
                 whole.update(piece)
             same = whole.digest() == digest.sha256
-        if same:
+        if not same:
+            return False
+        if UNSETTLED in found.metadata and not self._row.is_unsettled:
+            # Sent before it was finished, and nothing was written since. The same bytes replace it, without the flag.
+            self._put(key, pinned, content, digest, only_if_absent=False)
+        else:
             self._drop_upload()
             self._confirm(key, digest, found.etag)
-        return same
+        return True
 
     def _adopt(self, key: str, digest: Digest, *, etag: str | None) -> None:
         """The bytes are there already; nothing is sent."""
@@ -275,5 +290,5 @@ class Delivery:
         if captured_at is not None:
             metadata["syncagent-captured-at"] = captured_at
         if self._row.is_unsettled:
-            metadata["syncagent-unsettled"] = "true"
+            metadata[UNSETTLED] = "true"
         return metadata

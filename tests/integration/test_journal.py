@@ -299,6 +299,58 @@ def test_an_unsettled_version_says_so_and_the_finished_one_follows(journal: Jour
     assert not journal.listing()[-1].is_unsettled
 
 
+@pytest.mark.parametrize(
+    ("state", "then"),
+    [
+        (State.READY, State.SUPERSEDED),
+        (State.WAITING, State.SUPERSEDED),
+        (State.PARKED, State.SUPERSEDED),
+        (State.GONE, State.GONE),
+        (State.SENDING, State.SENDING),
+        (State.CONFIRMED, State.REMOVED),
+    ],
+)
+@pytest.mark.parametrize("cloud_path", [None, "k/log"])
+def test_the_finished_version_follows_although_its_facts_are_those_of_the_unsettled_one(
+    journal: Journal, state: State, then: State, cloud_path: str | None
+) -> None:
+    unsettled = Arrival("a", "generated_data/log", facts(), is_unsettled=True, is_wanted=cloud_path is None)
+    finished = Arrival("a", "generated_data/log", facts(), is_wanted=cloud_path is None)
+    if cloud_path is not None:
+        journal.ask("a", "generated_data/log", cloud_path=cloud_path)
+    journal.record([unsettled])
+    (row,) = journal.listing()
+    if state is State.SENDING:
+        journal.sending(row, "k", digest())
+    elif state is State.CONFIRMED:
+        confirm(journal, row)
+    elif state is State.WAITING:
+        journal.defer(row, reason="link", wait_s=9)
+    elif state is not State.READY:
+        journal.finish(row, state)
+    is_owed = cloud_path is None or state is not State.GONE
+    assert journal.record([finished]) == is_owed
+    assert states(journal) == [then, State.READY][: 1 + is_owed]
+    assert (journal.listing()[-1].is_unsettled, journal.listing()[-1].cloud_path) == (not is_owed, cloud_path)
+    if is_owed:
+        assert journal.record([unsettled, finished]) == 0
+        assert journal.tally() == recounted(journal)
+
+
+def test_what_a_worker_confirms_after_the_finished_version_was_recorded_does_not_stand_for_it(journal: Journal) -> None:
+    journal.record([Arrival("a", "generated_data/log", facts(), is_unsettled=True)])
+    row = journal.claim(("a",))
+    assert row is not None
+    journal.record([Arrival("a", row.path, facts())])
+    journal.confirm(row, key="k", digest=digest(), etag="e")
+    journal.let_go(row)
+    assert states(journal) == [State.REMOVED, State.READY]
+    assert (journal.occupant("a", "k"), journal.is_flagged("a", "k")) == (digest().sha256, True)
+    confirm(journal, journal.listing()[-1])
+    assert (journal.occupant("a", "k"), journal.is_flagged("a", "k")) == (digest().sha256, False)
+    assert not journal.is_flagged("a", "other")
+
+
 # -- claims -----------------------------------------------------------------------------------------------------------
 
 

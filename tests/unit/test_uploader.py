@@ -31,7 +31,7 @@ from syncagent.edges.answers import NotOffered
 from syncagent.edges.files import PinnedFile, facts_of
 from syncagent.edges.journal import Arrival, Journal, Row
 from syncagent.workers.uploader import Uploader
-from tests.fakes import Call, FakeClock, FakeStop, MemoryStore, Script
+from tests.fakes import Call, FakeClock, FakeStop, MemoryStore, Script, Stored
 
 MIB = 2**20
 
@@ -121,9 +121,9 @@ class World:
         path.write_bytes(content)
         return self.record(name, address=address)
 
-    def record(self, name: str, *, address: str = "a", is_wanted: bool = True) -> Row:
+    def record(self, name: str, *, address: str = "a", is_wanted: bool = True, is_unsettled: bool = False) -> Row:
         facts = facts_of(os.stat(self.root / "camera" / name))
-        self.journal.record([Arrival(address, f"generated_data/camera/{name}", facts, is_wanted=is_wanted)])
+        self.journal.record([Arrival(address, f"generated_data/camera/{name}", facts, is_unsettled, is_wanted)])
         return self.journal.listing()[-1]
 
     def run(self, seconds: float = 0.0, *, worker: int = 0) -> None:
@@ -232,6 +232,77 @@ def test_two_files_for_one_key_do_not_replace_each_other(world: World) -> None:
     world.run(10)
     assert world.states() == [State.CONFIRMED] * 2
     assert sorted(stored.body for stored in world.store.objects.values()) == [b"one", b"two"]
+
+
+# -- sent before it was finished --------------------------------------------------------------------------------------
+
+
+def send_unsettled(world: World, name: str = "log", content: bytes = b"so far") -> str:
+    """Send a file that is still being written; the key of its object."""
+    (world.root / "camera" / name).write_bytes(content)
+    world.record(name, is_unsettled=True)
+    world.run()
+    key = f"camera/a/{name}"
+    assert world.store.objects[key].metadata["syncagent-unsettled"] == "true"
+    return key
+
+
+@pytest.mark.parametrize("on_rewrite", ["suffix", "overwrite"])
+def test_a_file_that_ends_as_it_was_sent_unsettled_replaces_that_object_by_one_without_the_flag(
+    build: Callable[..., World], on_rewrite: str
+) -> None:
+    world = build(on_rewrite=on_rewrite)
+    world.store.profile = StoreProfile(conditional_writes_proved=True)
+    key = send_unsettled(world)
+    world.record("log")
+    world.run()
+    assert set(world.store.objects) == {key}
+    assert world.store.bytes_of(key) == b"so far"
+    assert "syncagent-unsettled" not in world.store.objects[key].metadata
+    assert world.states() == [State.REMOVED, State.CONFIRMED]
+    sent = len(world.store.sent)
+    world.write("log", b"so far")  # written again, the same: it is there
+    world.run()
+    assert len(world.store.sent) == sent
+
+
+def test_an_unsettled_object_whose_finished_version_is_longer_stays_what_it_was(world: World) -> None:
+    key = send_unsettled(world)
+    world.write("log", b"so far and to the end")
+    world.run()
+    assert world.store.bytes_of(key) == b"so far"
+    (other,) = set(world.store.objects) - {key}
+    assert world.store.bytes_of(other) == b"so far and to the end"
+    assert "syncagent-unsettled" not in world.store.objects[other].metadata
+
+
+def test_what_somebody_else_put_in_place_of_an_unsettled_object_is_not_replaced(world: World) -> None:
+    key = send_unsettled(world)
+    world.store.objects[key] = Stored(b"theirs", "e", {}, "text/plain")
+    world.record("log")
+    world.run()
+    assert world.store.bytes_of(key) == b"theirs"
+    assert sorted(stored.body for stored in world.store.objects.values()) == [b"so far", b"theirs"]
+    assert world.states()[-1] is State.CONFIRMED
+
+
+def test_an_unsettled_object_that_somebody_removed_is_sent_again(world: World) -> None:
+    key = send_unsettled(world)
+    del world.store.objects[key]
+    world.record("log")
+    world.run()
+    assert world.store.bytes_of(key) == b"so far"
+    assert world.states()[-1] is State.CONFIRMED
+
+
+def test_an_unsettled_object_that_was_replaced_by_an_attempt_whose_answer_was_lost_is_found(world: World) -> None:
+    key = send_unsettled(world)
+    world.record("log")
+    world.fails(link, name="put", times=1, after=True)
+    world.run(60)
+    assert len(world.store.calls("put")) == 2
+    assert set(world.store.objects) == {key}
+    assert world.states()[-1] is State.CONFIRMED
 
 
 def test_a_cloud_path_that_no_key_can_be_is_parked(world: World) -> None:

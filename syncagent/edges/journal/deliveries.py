@@ -102,14 +102,22 @@ class Deliveries(JournalBase):
 
         What was confirmed before an address was given another bucket lies in the old one.
         """
+        found = self._last_under("v.sha256", address, key)
+        return bytes(found[0][0]) if found else None
+
+    def is_flagged(self, address: str, key: str) -> bool:
+        """Whether the occupant was sent before it was finished, and says so."""
+        found = self._last_under("v.unsettled", address, key)
+        return bool(found and found[0][0])
+
+    def _last_under(self, column: str, address: str, key: str) -> list[tuple[Any, ...]]:
         store = self._address_stores[address]
-        rows = self._read(
-            "SELECT v.sha256 FROM version v WHERE v.key = ? AND v.position IS NOT NULL"
+        return self._read(
+            f"SELECT {column} FROM version v WHERE v.key = ? AND v.position IS NOT NULL"
             " AND ? = (SELECT r.store FROM residence r WHERE r.address = v.address AND r.since < v.position"
             " ORDER BY r.since DESC LIMIT 1) ORDER BY v.position DESC LIMIT 1",
             (key, store),
         )
-        return bytes(rows[0][0]) if rows else None
 
     def note_foreign(self, address: str, objects: Sequence[ObjectFacts]) -> None:
         """Remember what a listing of the address's store found."""

@@ -48,6 +48,7 @@ class Known:
     address: str
     facts: Facts
     state: State
+    is_unsettled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
