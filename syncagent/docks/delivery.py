@@ -205,7 +205,7 @@ class Delivery:
         metadata = self._metadata(digest, captured_at=capture_time(head[:HEAD_BYTES]))
         content_type = mimetypes.guess_type(row.path)[0] or "application/octet-stream"
         self._fly()
-        if pinned.size_bytes > upload.multipart_bytes and not row.is_unsettled and self._dock.has_multipart():
+        if self._dock.goes_by_parts(row):
             # A single request needs no note of its own: should it be repeated, it is the same request.
             self._journal.sending(row, key, digest)
             self._fly(is_recorded=True)

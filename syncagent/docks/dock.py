@@ -151,20 +151,22 @@ class Dock:
 
         Raises: Transient, Blocked.
         """
-        if self._survey.is_done(self.addresses[row.address]):
+        address, by_parts = self.addresses[row.address], self.goes_by_parts(row)
+        if self._survey.is_done(address, by_parts=by_parts):
             return 0.0
         if not self._survey.begin():
             return SURVEY_WAIT_S
         try:
-            self._survey.find_out(self.addresses[row.address])
+            self._survey.find_out(address, by_parts=by_parts)
         finally:
             self._survey.end()
         self.show()
         return 0.0
 
-    def has_multipart(self) -> bool:
-        """Unless the store is known to have none."""
-        return self.store.profile.multipart is not False
+    def goes_by_parts(self, row: Row) -> bool:
+        """Whether the version is sent as a multipart upload: large ones are, unless the store is known to have none."""
+        is_large = row.facts.size_bytes > self.carrier.upload.multipart_bytes
+        return is_large and not row.is_unsettled and self.store.profile.multipart is not False
 
     def is_paused(self) -> bool:
         """Whether the month's budget is spent, so that only what is allowed may go."""

@@ -1,6 +1,7 @@
-"""What must be known of a store before the first file goes: which keys are taken, and whether it guards them itself.
+"""What must be known of a store before a file goes: which keys are taken, whether it guards them, what proves bytes.
 
-One listing per prefix in the life of a journal, one probe per store; both are remembered in the journal.
+One listing per prefix in the life of a journal, and one probe per ability of a store, when it first matters; all are
+remembered in the journal.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -35,6 +36,7 @@ class SurveyedStore(ObjectStore, Protocol):
     def profile(self) -> StoreProfile: ...
     def set_profile(self, profile: StoreProfile) -> None: ...
     def probe_conditional(self, key: str) -> bool: ...
+    def probe_checksum(self, key: str) -> bool: ...
 
 
 def corner_key(carrier: Carrier, name: str) -> str:
@@ -59,7 +61,8 @@ class Survey:
         self._journal = journal
         self._lock = threading.Lock()
         self._is_busy = False
-        self._done: set[str] = set()
+        self._done: set[str] = set()  # addresses whose keys are known
+        self._is_proof_probed = False  # in this run, whatever came of it
         self._remarks: dict[str, str] = {}
         self._profile_note = f"profile {carrier.endpoint_url or ''} {carrier.bucket_name}"
         self._profile: StoreProfile | None = None  # as it was last looked at
@@ -79,7 +82,9 @@ class Survey:
         ):
             if value is not None:
                 profile[name] = value
-        self._store.set_profile(StoreProfile.from_json(profile))
+        overridden = StoreProfile.from_json(profile)
+        if overridden != self._store.profile:
+            self._store.set_profile(overridden)
 
     def set_carrier(self, carrier: Carrier) -> None:
         """The owner edited what may change in a running agent: what must be known may be more now."""
@@ -87,9 +92,21 @@ class Survey:
             self._carrier = carrier
             self._done.clear()
 
-    def is_done(self, address: SendAddress) -> bool:
+    def is_done(self, address: SendAddress, *, by_parts: bool) -> bool:
+        """Whether all is known that a file of the address, sent in parts or not, makes necessary."""
         with self._lock:
-            return address.name in self._done
+            is_listed = address.name in self._done
+        return is_listed and not self._lacks_proof(by_parts=by_parts)
+
+    def _lacks_proof(self, *, by_parts: bool) -> bool:
+        """Whether it matters, and is not known, what the store's answers prove of our bytes."""
+        profile = self._store.profile
+        if self._is_proof_probed:
+            return False
+        if profile.etag_is_md5 is None:
+            return by_parts  # a part proves nothing while its ETag may be anything; a small file tells by itself
+        reads_back = self._carrier.upload.verify == "read_back"
+        return not profile.etag_is_md5 and profile.checksums_proved is None and not reads_back
 
     def begin(self) -> bool:
         """Whether the caller is the one to find out; then it must call `end`."""
@@ -103,25 +120,32 @@ class Survey:
         with self._lock:
             self._is_busy = False
 
-    def find_out(self, address: SendAddress) -> None:
-        """List what is there, and probe what the store does with a key that is taken. Raises: Transient, Blocked."""
+    def find_out(self, address: SendAddress, *, by_parts: bool) -> None:
+        """List what is there, and probe what the store does. Raises: Transient, Blocked."""
         carrier = self._carrier
-        self._list(address)
-        if carrier.upload.on_rewrite == "suffix" and self._store.profile.conditional_writes_proved is None:
-            self._probe_conditional()
+        with self._lock:
+            is_listed = address.name in self._done
+        if not is_listed:
+            self._list(address)
+            if carrier.upload.on_rewrite == "suffix" and self._store.profile.conditional_writes_proved is None:
+                self._probe("conditional writes", self._store.probe_conditional)
+        if self._lacks_proof(by_parts=by_parts):
+            self._probe("checksums", self._store.probe_checksum)
+            self._is_proof_probed = True
+            self._override()
         self.keep()
         with self._lock:
             if self._carrier is carrier:
                 self._done.add(address.name)
 
-    def _probe_conditional(self) -> None:
+    def _probe(self, what: str, probe: Callable[[str], bool]) -> None:
         try:
-            honours = self._store.probe_conditional(corner_key(self._carrier, "probe"))
+            found = probe(corner_key(self._carrier, "probe"))
         except Refused as error:
             # Our own key, not the file's: the file goes. Nothing was learnt, so that the next run asks again.
-            logger.warning("cannot probe carrier=%s reason=%s", self._carrier.name, error)
+            logger.warning("cannot probe %s carrier=%s reason=%s", what, self._carrier.name, error)
         else:
-            logger.info("store surveyed carrier=%s conditional_writes=%s", self._carrier.name, honours)
+            logger.info("probed %s carrier=%s found=%s", what, self._carrier.name, found)
 
     def _list(self, address: SendAddress) -> None:
         prefix = prefix_of(self._carrier, address)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ from syncagent.core.model import State
 from syncagent.core.places import Places
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress, Upload
+from syncagent.core.settings import Store as StoreKeys
 from syncagent.docks.dock import IDLE_S, Dock
 from syncagent.docks.meter import Meter
 from syncagent.edges.answers import NotOffered
 from syncagent.edges.files import PinnedFile, facts_of
 from syncagent.edges.journal import Arrival, Journal, Row
+from syncagent.edges.orders import PutRequest
+from syncagent.edges.payload import Body
 from syncagent.workers.uploader import Uploader
 from tests.fakes import Call, FakeClock, FakeStop, MemoryStore, Script, Stored
 
@@ -43,6 +47,7 @@ class Store(MemoryStore):
         super().__init__()
         self.probes: list[str] = []
         self.probe_error: Callable[[], Exception] | None = None
+        self.has_md5_etags = True
 
     @property
     def sent(self) -> list[Call]:
@@ -57,10 +62,24 @@ class Store(MemoryStore):
         self.profile = profile
 
     def probe_conditional(self, key: str) -> bool:
-        self.probes.append(key)
+        self._probe("conditional", key)
+        return False
+
+    def probe_checksum(self, key: str) -> bool:
+        self._probe("checksum", key)
+        self.profile = replace(self.profile, etag_is_md5=self.has_md5_etags, checksums_proved=True)
+        return True
+
+    def _probe(self, what: str, key: str) -> None:
+        assert key == "camera/default/.syncagent/probe"
+        self.probes.append(what)
         if self.probe_error is not None:
             raise self.probe_error()
-        return False
+
+    def put(self, request: PutRequest, body: Body) -> str:
+        etag = super().put(request, body)
+        self.profile = replace(self.profile, etag_is_md5=self.has_md5_etags)
+        return etag
 
     def reach(self) -> None:
         for script in self.scripts:
@@ -606,7 +625,7 @@ def test_a_store_that_refuses_the_probe_parks_no_file_and_is_taken_for_one_that_
     world.store.probe_error = lambda: Refused("the store answered 404 NoSuchKey")
     world.run(5)
     assert world.states() == [State.CONFIRMED] * 3
-    assert world.store.probes == ["camera/default/.syncagent/probe"]
+    assert world.store.probes == ["conditional"]
     assert not world.dock.is_conditional()
 
 
@@ -622,6 +641,58 @@ def test_an_owner_who_forbids_to_overwrite_in_a_running_agent_has_the_store_prob
     assert len(world.store.probes) == 1
     assert len(world.store.calls("list")) == 1
     assert world.states() == [State.CONFIRMED] * 3
+
+
+def test_checksums_are_probed_once_when_the_etags_turn_out_to_be_no_md5s(world: World) -> None:
+    world.store.has_md5_etags = False
+    for number in range(3):
+        world.write(f"{number}")
+    world.run()
+    assert world.store.probes == ["conditional", "checksum"]
+    world.restart()
+    world.write("3")
+    world.run()
+    assert world.store.probes.count("checksum") == 1
+    assert world.states() == [State.CONFIRMED] * 4
+
+
+@pytest.mark.parametrize(
+    ("has_md5_etags", "verify", "checksums"),
+    [(True, "digest", None), (False, "read_back", None), (False, "digest", False), (False, "digest", True)],
+)
+def test_checksums_are_not_probed_where_they_prove_nothing_that_is_not_known(
+    build: Callable[..., World], has_md5_etags: bool, verify: str, checksums: bool | None
+) -> None:
+    world = build(verify=verify)
+    world.carrier = attrs.evolve(world.carrier, store=StoreKeys(checksums=checksums))
+    world.restart()
+    world.store.has_md5_etags = has_md5_etags
+    for number in range(3):
+        world.write(f"{number}")
+    world.run()
+    assert "checksum" not in world.store.probes
+    assert world.store.profile.checksums_proved is checksums
+
+
+def test_a_refused_probe_of_checksums_is_not_repeated_for_each_file(world: World) -> None:
+    world.store.has_md5_etags = False
+    world.store.probe_error = lambda: Refused("the store answered 405 MethodNotAllowed")
+    for number in range(3):
+        world.write(f"{number}")
+    world.run()
+    assert world.store.probes == ["conditional", "checksum"]
+    assert world.states() == [State.CONFIRMED] * 3
+
+
+def test_before_the_first_upload_in_parts_it_is_known_what_the_etags_are(build: Callable[..., World]) -> None:
+    world = build(on_rewrite="overwrite", multipart_bytes=5 * MIB)
+    world.store.has_md5_etags = False
+    for number in range(2):
+        world.write(f"{number}", os.urandom(6 * MIB))
+    world.run()
+    # A part proves nothing while its ETag may be anything, and there was no small file that told.
+    assert world.store.probes == ["checksum"]
+    assert world.states() == [State.CONFIRMED] * 2
 
 
 # -- large files ------------------------------------------------------------------------------------------------------
