@@ -246,9 +246,9 @@ class Dock:
         return woken > 0
 
     def is_reconciled(self, row: Row) -> bool:
-        """Whether a multipart upload has been compared with the store in this run."""
+        """Whether a multipart upload has been compared with the store in this run, as far as it can be."""
         with self._lock:
-            return row.id in self._reconciled
+            return row.id in self._reconciled or self.store.profile.list_parts is False
 
     def reconciled(self, row: Row) -> None:
         """The store said which parts it has."""

@@ -35,6 +35,8 @@ _ROOTS = {
     "ListObjectsV2": "ListBucket",
     "ListParts": "ListParts",
 }
+#: Operations in which nothing can be missing but the upload: some stores call that NoSuchKey.
+_OF_AN_UPLOAD = frozenset({"AbortMultipartUpload", "CompleteMultipartUpload", "ListParts"})
 
 
 class _Raw:
@@ -159,7 +161,7 @@ class Bucket:
         except UploadGone:
             pass
         except (Refused, NotOffered) as error:
-            # Some stores say NoSuchKey, or know no such operation: asking again would end the same.
+            # It knows no such operation, or not for this key: asking again would end the same.
             logger.warning("upload not aborted key=%s reason=%s", key, error)
 
     def head(self, key: str) -> ObjectFacts | None:
@@ -249,11 +251,17 @@ class Bucket:
             is_streamed=bool(request.stream_output),
         )
         if not (request.method == "HEAD" and answer.status == 404):
-            self._sender.check(
-                answer,
-                is_conditional=any(name.lower() == "if-none-match" for name in headers),
-                root=_ROOTS.get(event_name.rpartition(".")[2]),
-            )
+            operation = event_name.rpartition(".")[2]
+            try:
+                self._sender.check(
+                    answer,
+                    is_conditional=any(name.lower() == "if-none-match" for name in headers),
+                    root=_ROOTS.get(operation),
+                )
+            except Refused as error:
+                if answer.status == 404 and operation in _OF_AN_UPLOAD:
+                    raise UploadGone(str(error)) from error
+                raise
         return AWSResponse(request.url, answer.status, answer.headers, _Raw(answer))
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from syncagent.core.errors import FileChanged, UploadGone
+from syncagent.core.errors import FileChanged, Refused, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.edges.answers import NotOffered
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,16 @@ class Shipment:
 
     def _reconcile(self) -> None:
         """Believe the store about what it has, and the file about what that should be."""
-        stored = {part.number: part for part in self._store.list_parts(self._parcel.key, upload_id=self._upload_id)}
+        try:
+            listed = self._store.list_parts(self._parcel.key, upload_id=self._upload_id)
+        except UploadGone:
+            raise
+        except (NotOffered, Refused) as error:
+            # Each part that we noted was proved when it was sent, and Complete names them all: what is missing there
+            # ends the upload, and the next attempt begins anew.
+            logger.info("parts not listed key=%s reason=%s", self._parcel.key, error)
+            return
+        stored = {part.number: part for part in listed}
         for number in list(self._done):
             kept = stored.get(number)
             if kept is None or kept.etag != self._done[number][0].etag:

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from syncagent.core.errors import Blocked, Refused, Transient, Trouble
+from syncagent.core.errors import Blocked, Refused, Transient, Trouble, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import (
     StoreProfile,
@@ -178,14 +178,25 @@ class S3Store:
         """Send one part; raises UploadGone, and Transient where the store's ETag is not the part's MD5."""
         url = f"{self._url(key)}?partNumber={number}&uploadId={quote(upload_id, safe='~')}"
         answer = self._send_body(url, {}, body, digest, key=key)
-        self._sender.check(answer)
+        try:
+            self._sender.check(answer)
+        except Refused as error:
+            if answer.status == 404:  # a part has no other thing that could be missing
+                raise UploadGone(str(error)) from error
+            raise
         if judge_part(digest, etag=answer.etag, profile=self.profile) is Verdict.NO_PROOF:
             raise Transient(f"the store did not prove part {number}", trouble=Trouble.STORE)
         return Part(number, body.size_bytes, answer.etag)
 
     def list_parts(self, key: str, *, upload_id: str) -> list[Part]:
         """The parts that the store holds, all pages; raises UploadGone."""
-        return self._rare().list_parts(_sendable(key), upload_id=upload_id)
+        from syncagent.edges.answers import NotOffered
+
+        try:
+            return self._rare().list_parts(_sendable(key), upload_id=upload_id)
+        except NotOffered:
+            self._learn(lambda known: replace(known, list_parts=False))
+            raise
 
     def complete(
         self,

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from syncagent.core.errors import FileChanged, KeyTaken, Transient, Trouble, UploadGone
+from syncagent.core.errors import FileChanged, KeyTaken, Refused, Transient, Trouble, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.edges import multipart
+from syncagent.edges.answers import NotOffered
 from syncagent.edges.files import Content, digest_of
 from syncagent.edges.multipart import MAX_PARTS, MIB, MIN_PART_BYTES, Parcel, Shipment, etag_of, part_size
 from tests.fakes import MemoryStore, Script
@@ -248,6 +249,25 @@ def test_it_is_told_that_the_store_was_asked_only_when_it_answered(name: str, co
     with pytest.raises(Transient):
         go_on(store, ledger)
     assert ledger.reconciliations == count
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: NotOffered("501 NotImplemented", trouble=Trouble.STORE),
+        lambda: Refused("405 MethodNotAllowed"),
+    ],
+)
+def test_a_store_that_lists_no_parts_is_believed_what_it_answered_to_each(error: Callable[[], Exception]) -> None:
+    store, ledger = MemoryStore(), Ledger()
+    store.scripts.append(Script(PowerCut, name="put_part", skip=2, after=True))
+    with pytest.raises(PowerCut):
+        go_on(store, ledger)
+    store.scripts[:] = [Script(error, name="list_parts")]
+    go_on(store, ledger)
+    assert store.bytes_of(KEY) == CONTENT
+    assert len(store.calls("put_part")) == PARTS + 1  # the one whose note was lost
+    assert len(store.calls("create_multipart")) == 1
 
 
 def test_an_upload_that_the_store_forgot_between_two_runs_begins_anew() -> None:

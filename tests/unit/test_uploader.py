@@ -727,6 +727,20 @@ def test_what_the_store_has_is_asked_for_again_when_the_link_was_down_at_that_mo
     assert world.dock._reconciled == set()
 
 
+def test_a_store_that_is_known_to_list_no_parts_is_not_asked_for_them(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.fails(Stopping, name="put_part", skip=1, times=1)
+    with pytest.raises(Stopping):
+        world.run()
+    world.restart()
+    world.store.profile = replace(world.store.profile, list_parts=False)
+    world.run()
+    assert world.states() == [State.CONFIRMED]
+    assert world.store.calls("list_parts") == []
+    assert len(world.store.calls("put_part")) == 4
+
+
 def test_a_large_file_gives_way_to_a_small_one_between_two_parts(build: Callable[..., World]) -> None:
     world = build(multipart_bytes=5 * MIB)
     world.write("film.mp4", os.urandom(11 * MIB))
