@@ -23,7 +23,7 @@ from syncagent.docks.dock import Dock
 from syncagent.edges import files
 from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
-from syncagent.edges.multipart import Parcel, Shipment, etag_of_file, part_size
+from syncagent.edges.multipart import NotBegun, Parcel, Shipment, etag_of_file, part_size
 from syncagent.edges.objects import PutRequest
 
 logger = logging.getLogger(__name__)
@@ -212,16 +212,20 @@ class Delivery:
             parcel = Parcel(
                 key, digest, metadata, content_type, upload.storage_class, upload.part_bytes, only_if_absent
             )
-            etag = self._ship(parcel, pinned)
-            if etag is None:
-                self._journal.release(row)
-                self._dock.forgiven(row.address)
+            try:
+                etag = self._ship(parcel, pinned)
+            except NotBegun as error:
+                self._dock.check_single(row, error.__cause__)
+            else:
+                if etag is None:
+                    self._journal.release(row)
+                    self._dock.forgiven(row.address)
+                else:
+                    self._confirm(key, digest, etag)
                 return
-        else:
-            request = PutRequest(key, digest, metadata, content_type, upload.storage_class, only_if_absent)
-            body = Content(content, digest) if content is not None else pinned.stretch(0, pinned.size_bytes)
-            etag = self._dock.store.put(request, body)
-        self._confirm(key, digest, etag)
+        request = PutRequest(key, digest, metadata, content_type, upload.storage_class, only_if_absent)
+        body = Content(content, digest) if content is not None else pinned.stretch(0, pinned.size_bytes)
+        self._confirm(key, digest, self._dock.store.put(request, body))
 
     def _ship(self, parcel: Parcel, pinned: PinnedFile) -> str | None:
         """By parts. None when it gave way between two of them."""

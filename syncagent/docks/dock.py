@@ -13,7 +13,7 @@ from threading import get_ident
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import Blocked, Transient, Trouble
+from syncagent.core.errors import Blocked, Refused, Transient, Trouble
 from syncagent.core.places import Places
 from syncagent.core.retry import EVERYBODYS, SHARED, Gate
 from syncagent.core.settings import Carrier, SendAddress
@@ -165,8 +165,16 @@ class Dock:
 
     def goes_by_parts(self, row: Row) -> bool:
         """Whether the version is sent as a multipart upload: large ones are, unless the store is known to have none."""
-        is_large = row.facts.size_bytes > self.carrier.upload.multipart_bytes
-        return is_large and not row.is_unsettled and self.store.profile.multipart is not False
+        size_bytes = row.facts.size_bytes
+        is_large = size_bytes > self.carrier.upload.multipart_bytes
+        return is_large and not row.is_unsettled and self._survey.has_multipart(size_bytes)
+
+    def check_single(self, row: Row, refusal: BaseException | None) -> None:
+        """The store refused to begin an upload in parts. Raises: that, or Refused, unless a single request may do."""
+        if refusal is not None and self._survey.offers_multipart(refusal):
+            raise refusal
+        if self._survey.has_multipart(row.facts.size_bytes):
+            raise Refused("too large for one request, and the store takes no uploads in parts")
 
     def is_paused(self) -> bool:
         """Whether the month's budget is spent, so that only what is allowed may go."""

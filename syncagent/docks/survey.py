@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
+from syncagent.core.constraints import MAX_PUT_BYTES
 from syncagent.core.errors import Blocked, Refused, Trouble
 from syncagent.core.model import ObjectFacts
 from syncagent.core.proof import StoreProfile
@@ -37,6 +38,7 @@ class SurveyedStore(ObjectStore, Protocol):
     def set_profile(self, profile: StoreProfile) -> None: ...
     def probe_conditional(self, key: str) -> bool: ...
     def probe_checksum(self, key: str) -> bool: ...
+    def probe_multipart(self, key: str) -> bool: ...
 
 
 def corner_key(carrier: Carrier, name: str) -> str:
@@ -167,6 +169,24 @@ class Survey:
             return
         logger.info("listed prefix=%s objects=%d", prefix, count)
         self._journal.set_note(note, str(count))
+
+    def has_multipart(self, size_bytes: int) -> bool:
+        """Whether to send a file of that size in parts: unless the store is known to take none.
+
+        One that is too large for a single request is reason enough to ask again.
+        """
+        said = self._carrier.store.multipart
+        return said if said is not None else self._store.profile.multipart is not False or size_bytes > MAX_PUT_BYTES
+
+    def offers_multipart(self, refusal: BaseException | None) -> bool:
+        """Whether the store takes uploads in parts, after it refused to begin one: with our own key, it tells."""
+        said = self._carrier.store.multipart
+        if said is not None:
+            return said
+        if self._store.profile.multipart is not True or isinstance(refusal, NotOffered):
+            self._probe("uploads in parts", self._store.probe_multipart)
+            self.keep()
+        return self._store.profile.multipart is not False
 
     def keep(self) -> None:
         """Remember the profile when it has changed."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from syncagent.core.errors import FileChanged, Refused, UploadGone
+from syncagent.core.errors import FileChanged, Refused, SyncagentError, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.edges.answers import NotOffered
 
@@ -24,6 +24,10 @@ MIB = 1024 * 1024
 MAX_PARTS = 10_000
 MIN_PART_BYTES = 5 * MIB
 READ_BYTES = 256 * 1024
+
+
+class NotBegun(SyncagentError):
+    """The store refused to begin an upload in parts; why, is the cause."""
 
 
 class Body(Protocol):
@@ -127,6 +131,7 @@ class Shipment:
         two parts; what was sent is kept.
 
         `is_first_in_run`: nothing is known of what the store has; it is asked before anything is sent.
+        Raises: NotBegun.
         """
         loaded = self._progress.load()
         if loaded is not None:
@@ -171,12 +176,15 @@ class Shipment:
     def _begin(self) -> None:
         self._part_bytes = part_size(self._source.size_bytes, wanted_bytes=self._parcel.part_bytes)
         self._done = {}
-        self._upload_id = self._store.create_multipart(
-            self._parcel.key,
-            metadata=self._parcel.metadata,
-            content_type=self._parcel.content_type,
-            storage_class=self._parcel.storage_class,
-        )
+        try:
+            self._upload_id = self._store.create_multipart(
+                self._parcel.key,
+                metadata=self._parcel.metadata,
+                content_type=self._parcel.content_type,
+                storage_class=self._parcel.storage_class,
+            )
+        except (NotOffered, Refused) as error:
+            raise NotBegun(str(error)) from error
         self._progress.begun(self._upload_id, self._part_bytes)
 
     def _parts(self) -> list[tuple[int, int, int]]:

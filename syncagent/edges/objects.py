@@ -168,11 +168,14 @@ class S3Store:
         """Begin a multipart upload; its id."""
         object_headers(metadata, content_type=content_type, storage_class=storage_class)
         key = _sendable(key)
-        return self._addressed(
+        upload_id = self._addressed(
             lambda: self._rare().create_multipart(
                 key, metadata=metadata, content_type=content_type, storage_class=storage_class
             )
         )
+        if not self.profile.multipart:
+            self._learn(lambda known: replace(known, multipart=True))
+        return upload_id
 
     def put_part(self, key: str, *, upload_id: str, number: int, body: Body, digest: Digest) -> Part:
         """Send one part; raises UploadGone, and Transient where the store's ETag is not the part's MD5."""
@@ -272,10 +275,12 @@ class S3Store:
         return is_proved
 
     def probe_multipart(self, key: str) -> bool:
-        """Find out whether uploads in parts can be begun, listed and dropped: three small requests, no object."""
+        """Find out whether uploads in parts can be begun, listed and dropped: three small requests at most."""
         from syncagent.edges.probing import probe_multipart
 
-        multipart, list_parts = self._addressed(lambda: probe_multipart(self._rare(), _sendable(key)))
+        multipart, list_parts = self._addressed(
+            lambda: probe_multipart(self._rare(), _sendable(key), self._probe_put(key), self._sender.check)
+        )
         self._learn(lambda known: replace(known, multipart=multipart, list_parts=list_parts))
         return multipart and list_parts
 

@@ -200,6 +200,21 @@ def test_an_abort_that_may_succeed_later_raises(verifying: VerifyingS3, store: S
         store.abort("a.jpg", upload_id=upload_id)
 
 
+def test_a_store_that_refuses_everything_is_not_said_to_have_no_uploads_in_parts(
+    verifying: VerifyingS3, store: S3Store
+) -> None:
+    verifying.faults.append(Fault(status=501, code="NotImplemented"))
+    with pytest.raises(Transient):
+        store.probe_multipart(PROBE)
+    assert store.profile.multipart is None
+
+
+def test_an_upload_in_parts_that_is_begun_shows_that_the_store_has_them(verifying: VerifyingS3, store: S3Store) -> None:
+    store.set_profile(StoreProfile(multipart=False))
+    store.create_multipart("a.jpg", metadata={}, content_type="image/jpeg")
+    assert store.profile.multipart is True
+
+
 # -- addresses --------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from syncagent.core.places import Places
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress, Upload
 from syncagent.core.settings import Store as StoreKeys
+from syncagent.docks import survey
 from syncagent.docks.dock import IDLE_S, Dock
 from syncagent.docks.meter import Meter
 from syncagent.edges.answers import NotOffered
@@ -48,6 +49,7 @@ class Store(MemoryStore):
         self.probes: list[str] = []
         self.probe_error: Callable[[], Exception] | None = None
         self.has_md5_etags = True
+        self.has_multipart = True
 
     @property
     def sent(self) -> list[Call]:
@@ -69,6 +71,17 @@ class Store(MemoryStore):
         self._probe("checksum", key)
         self.profile = replace(self.profile, etag_is_md5=self.has_md5_etags, checksums_proved=True)
         return True
+
+    def probe_multipart(self, key: str) -> bool:
+        self._probe("multipart", key)
+        self.profile = replace(self.profile, multipart=self.has_multipart, list_parts=self.has_multipart)
+        return self.has_multipart
+
+    def create_multipart(self, key: str, **more: Any) -> str:
+        if not self.has_multipart:
+            self.history.append(Call("create_multipart", key, "NotOffered"))
+            raise NotOffered("the store answered 501 NotImplemented", trouble=Trouble.STORE)
+        return super().create_multipart(key, **more)
 
     def _probe(self, what: str, key: str) -> None:
         assert key == "camera/default/.syncagent/probe"
@@ -739,6 +752,69 @@ def test_a_store_that_is_known_to_list_no_parts_is_not_asked_for_them(build: Cal
     assert world.states() == [State.CONFIRMED]
     assert world.store.calls("list_parts") == []
     assert len(world.store.calls("put_part")) == 4
+
+
+def test_a_store_without_uploads_in_parts_gets_large_files_in_one_request_and_that_is_remembered(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.store.has_multipart = False
+    content = os.urandom(6 * MIB)
+    for number in range(3):
+        world.write(f"{number}", content)
+        world.run()
+        if number == 1:
+            world.restart()
+    assert world.states() == [State.CONFIRMED] * 3
+    assert world.store.bytes_of("camera/a/2") == content
+    assert len(world.store.calls("create_multipart")) == 1
+    assert world.store.probes.count("multipart") == 1
+
+
+def test_a_large_file_that_alone_is_refused_an_upload_in_parts_is_parked_with_its_reason(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    for number in range(3):
+        world.write(f"{number}", os.urandom(6 * MIB))
+    world.fails(lambda: Refused("the store answered 400 InvalidStorageClass"), name="create_multipart", times=1)
+    world.run()
+    assert world.states() == [State.PARKED, State.CONFIRMED, State.CONFIRMED]
+    assert "InvalidStorageClass" in world.journal.listing()[0].reason
+    assert world.store.calls("put") == []
+
+
+def test_where_the_owner_says_that_there_are_uploads_in_parts_a_large_file_waits_for_them(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.carrier = attrs.evolve(world.carrier, store=StoreKeys(multipart=True))
+    world.restart()
+    world.store.has_multipart = False
+    world.write("film.mp4", os.urandom(6 * MIB))
+    world.run()
+    assert world.states() == [State.WAITING]
+    assert "multipart" not in world.store.probes
+    world.store.has_multipart = True
+    world.run(31)
+    assert world.states() == [State.CONFIRMED]
+
+
+def test_a_file_too_large_for_one_request_is_tried_in_parts_again_and_parked_where_there_are_none(
+    build: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "MAX_PUT_BYTES", 7 * MIB)
+    world = build(multipart_bytes=5 * MIB)
+    world.store.has_multipart = False
+    for size in (6, 8):
+        world.write(f"{size}", os.urandom(size * MIB))
+    world.run()
+    assert world.states() == [State.CONFIRMED, State.PARKED]
+    assert "in parts" in world.journal.listing()[1].reason
+    world.store.has_multipart = True
+    world.journal.retry()
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 2
 
 
 def test_a_large_file_gives_way_to_a_small_one_between_two_parts(build: Callable[..., World]) -> None:
