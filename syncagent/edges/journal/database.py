@@ -165,6 +165,7 @@ class Database:
             self._committed()
         except BaseException:
             connection.rollback()
+            self._rolled_back()
             self._forget(connection)
             raise
 
@@ -209,6 +210,10 @@ class Database:
 
     def _committed(self) -> None:
         """What the transaction changed stands."""
+        raise NotImplementedError
+
+    def _rolled_back(self) -> None:
+        """Nothing that the transaction changed stands."""
         raise NotImplementedError
 
     def _forget(self, connection: sqlite3.Connection) -> None:
