@@ -110,7 +110,8 @@ class Delivery:
             else:
                 digest = pinned.digest()
             pinned.check()
-            original.check()
+            if pinned is not original:
+                original.check()
             self._find_key(pinned, content, digest)
 
     def _handled(self, body: str) -> PinnedFile:
