@@ -26,6 +26,7 @@ DISK_ERRNOS = frozenset(
     {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 )
 READ_BYTES = 256 * 1024
+_ALL = 1 << 64
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,7 +63,17 @@ class Listing:
 
 
 def facts_of(status: os.stat_result) -> Facts:
-    return Facts(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    """What a stat says, in numbers of 64 bits with a sign, the widest that a journal can hold.
+
+    File systems know times before 1677 and after 2262, which become the first or the last nanosecond that fits, and
+    inodes of 64 bits without a sign, which keep their bits.
+    """
+    inode = status.st_ino - _ALL if status.st_ino >= _ALL // 2 else status.st_ino
+    return Facts(status.st_size, _bounded(status.st_mtime_ns), _bounded(status.st_ctime_ns), inode)
+
+
+def _bounded(time_ns: int) -> int:
+    return max(-_ALL // 2, min(time_ns, _ALL // 2 - 1))
 
 
 def kind_of(mode: int) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import FileVanished, Transient, Trouble
+from syncagent.core.errors import FileVanished, SyncagentError, Transient, Trouble
 from syncagent.core.model import OWED, Facts, State
 from syncagent.core.places import Places
 from syncagent.core.settle import QUIET_WITHOUT_LEASE, Settling, Verdict, Writers
@@ -39,6 +39,8 @@ IDLE_S = 1.0
 EXPECTED_SLICE = 200
 #: So long the scan waits for settling files to make room before those that are held open must give way.
 FULL_S = 5.0
+#: So many files that meet a bug, with none between them that does not, and the pass counts as crashed.
+POISON_FILES = 3
 
 _WRITERS = {Lease.FREE: Writers.NONE, Lease.BUSY: Writers.SOME, Lease.UNAVAILABLE: Writers.UNKNOWN}
 
@@ -103,6 +105,7 @@ class Intake:
         self._full_since = math.inf
         self._devices: dict[str, int] = {}
         self._missing: dict[str, str] = {}
+        self._poison: set[str] = set()  # paths that met a bug since one was recorded
         self._expected_after = 0  # the last row that was looked after of those that wait for their files
 
     # -- the pass -----------------------------------------------------------------------------------------------------
@@ -317,7 +320,7 @@ class Intake:
         try:
             for path in self.settling.due(self._clock.monotonic(), limit=SLICE):
                 arrivals += self._judge(path)
-            ready = self._journal.record(arrivals) if arrivals else 0
+            ready = self._record(arrivals) if arrivals else 0
         except Exception:
             # They do not settle any more, and the journal does not have them: the disk still does.
             self._suspect("", "finished files were not recorded")
@@ -326,6 +329,25 @@ class Intake:
             self._is_recording = False
         if ready:
             self._on_ready()
+
+    def _record(self, arrivals: list[Arrival]) -> int:
+        """Record finished versions together; one that meets a bug is left out, so that it holds up no other."""
+        try:
+            ready = self._journal.record(arrivals)
+        except SyncagentError:
+            raise
+        except Exception as error:
+            if len(arrivals) > 1:
+                return sum(self._record([arrival]) for arrival in arrivals)
+            self._poison.add(arrivals[0].path)
+            if len(self._poison) >= POISON_FILES:
+                raise  # not the file's fault, it seems: the supervisor decides
+            logger.exception("a bug met this file path=%s", arrivals[0].path)
+            reason = f"{type(error).__name__}: {error}"
+            self._board.complain(arrivals[0].path, "watch", reason, "please report this bug; the log has the details")
+            return 0
+        self._poison.clear()
+        return ready
 
     def _judge(self, path: str) -> list[Arrival]:
         located = self._places.locate(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +18,7 @@ from syncagent.core.settings import Carrier, SendAddress, Watch
 from syncagent.core.settle import Settling
 from syncagent.core.territory import Territory
 from syncagent.edges.files import digest_of
-from syncagent.edges.journal import Journal, Known
+from syncagent.edges.journal import Arrival, Journal, Known
 from syncagent.edges.watch import Doorbell, Hints
 from syncagent.workers.intake import SLICE, Intake
 from tests.fakes import FakeClock, FakeStop
@@ -279,6 +279,53 @@ def test_a_file_whose_journal_was_full_is_recorded_later(world: World, monkeypat
             world.run(3)
     world.run(33)
     assert world.paths(State.READY) == ["camera/a.jpg"]
+
+
+def bugged(world: World, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Recording one of these files meets a bug."""
+    record: Callable[..., int] = world.journal.record
+
+    def failing(arrivals: Sequence[Arrival]) -> int:
+        if any(arrival.path.endswith(names) for arrival in arrivals):
+            raise OverflowError("Python int too large to convert to SQLite INTEGER")
+        return record(arrivals)
+
+    monkeypatch.setattr(world.journal, "record", failing)
+
+
+def test_a_file_that_cannot_be_recorded_is_reported_and_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bugged(world, monkeypatch, "bad.jpg")
+    for name in ("a.jpg", "bad.jpg", "c.jpg"):
+        world.write(f"camera/{name}")
+    world.run(70)
+    assert world.paths(State.READY) == ["camera/a.jpg", "camera/c.jpg"]
+    (complaint,) = world.board.complaints()
+    assert complaint.path == "generated_data/camera/bad.jpg"
+    assert "OverflowError" in complaint.reason
+    assert "report" in complaint.remedy
+
+
+def test_when_no_file_at_all_can_be_recorded_the_intake_is_broken_and_not_the_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bugged(world, monkeypatch, ".jpg")
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        world.write(f"camera/{name}")
+    with pytest.raises(OverflowError):
+        world.run(70)
+
+
+def test_a_time_beyond_the_journals_numbers_is_a_version_like_any_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.write("camera/future.jpg")
+    os.utime(path, (10_413_792_000, 10_413_792_000))
+    world.write("camera/a.jpg")
+    world.run(70)
+    assert world.paths() == ["camera/a.jpg", "camera/future.jpg"]
+    assert world.board.complaints() == []
 
 
 def test_more_files_than_may_settle_at_once_are_all_recorded(build: Callable[..., World]) -> None:
