@@ -5,6 +5,7 @@ The only place that constructs the running agent's parts. What it builds is torn
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -21,7 +22,7 @@ from syncagent.assembly import (
     territory_of,
 )
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import Stopping
+from syncagent.core.errors import JournalBroken, JournalTorn, Stopping
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
 from syncagent.core.settings import Carrier, SendAddress, Settings
@@ -35,6 +36,7 @@ from syncagent.edges.configfiles import fingerprint, identify, load_settings
 from syncagent.edges.control import Control
 from syncagent.edges.files import Hold
 from syncagent.edges.inbox import Inbox, Outbox
+from syncagent.edges.journal import Journal, set_aside, wrecks
 from syncagent.edges.objects import S3Store
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
@@ -66,7 +68,7 @@ class App:
         self._holds = [Hold(os.path.join(directories.state_dir, STATE_LOCK))]
         try:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
-            self.journal = open_journal(settings, directories, self.clock)
+            self.journal = self._open_journal(settings, directories)
         except BaseException:
             self._release()
             raise
@@ -89,6 +91,34 @@ class App:
         self._stores: list[S3Store] = []
         self._docks: list[Dock] = []
         self._build()
+
+    def _open_journal(self, settings: Settings, directories: Directories) -> Journal:
+        """The journal of the last run, or a new one when that is torn: scan and listing of the bucket fill it.
+
+        Raises: JournalBroken, Transient(DISK).
+        """
+        try:
+            journal, recovered = self._recover(settings, directories)
+        except JournalTorn as error:
+            logger.error("journal torn reason=%s", error)
+            self._set_aside(directories)
+            journal, recovered = self._recover(settings, directories)
+        journal.know_torn(wrecks(directories.state_dir))
+        if recovered:
+            logger.info("recovered rows=%d", recovered)
+        return journal
+
+    def _recover(self, settings: Settings, directories: Directories) -> tuple[Journal, int]:
+        journal = open_journal(settings, directories, self.clock)
+        try:
+            return journal, journal.recover()
+        except BaseException:
+            journal.close()
+            raise
+
+    def _set_aside(self, directories: Directories) -> None:
+        name = set_aside(directories.state_dir, f"{self.clock.now():%Y%m%d}")
+        logger.error("torn journal set aside, a new one is made from disk and bucket name=%s", name)
 
     def _build(self) -> None:
         recheck_bell, intake_bell = self.stop.bell(), self.stop.bell()
@@ -248,7 +278,7 @@ class App:
         self._look_at_rows()
         self._postman_bell.ring()
         self._ring_uploaders()
-        return {"ok": True}
+        return {"ok": True, "journal": self.journal.identity}
 
     def _look_at_rows(self) -> None:
         """Rows came that wait for their files to be finished."""
@@ -309,9 +339,6 @@ class App:
         # Workers hand the interpreter to one another many times per file, between short waits for the network: the
         # default of 5 ms makes each of them wait for whoever is computing, and costs a third of the throughput.
         sys.setswitchinterval(SWITCH_S)
-        recovered = self.journal.recover()
-        if recovered:
-            logger.info("recovered rows=%d", recovered)
         self.supervisor.catch_signals()
         self.supervisor.on_hangup(self._reload_bell.ring)
         self.intake.open()
@@ -327,9 +354,12 @@ class App:
         for store in self._stores:
             store.close()
         if not survivors:
-            for dock in self._docks:
-                dock.meter.account(is_last=True)
+            with contextlib.suppress(JournalBroken):  # on a full disk the last seconds' traffic goes uncounted
+                for dock in self._docks:
+                    dock.meter.account(is_last=True)
             self.journal.close()
+        if self.journal.is_torn:
+            self._set_aside(self.directories)
         self._release()
         return self.supervisor.exit_code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from syncagent.edges.journal import Journal
 RATE_WINDOW_S = 60.0
 #: Why rows stay that were recorded for an address which is not configured any more.
 INACTIVE = "its address is not active"
+_TORN_REMEDY = "a new one is made from disk and bucket; check the card, then `syncagent retry --all` ends this warning"
 
 
 def disk_fact(directories: Directories) -> Fact:
@@ -97,9 +99,15 @@ class Reporter:
                 monotonic=now,
                 rates=self._rates(now),
                 wire=self._wire(),
-                warnings=self._settings.warnings,
+                warnings=(*self._settings.warnings, *self._torn()),
             )
         )
+
+    def _torn(self) -> list[str]:
+        """That a torn journal was set aside."""
+        name = self._journal.torn()
+        where = os.path.join(os.path.dirname(self._journal.path), name or "")
+        return [f"the journal was torn and is kept as {where}; {_TORN_REMEDY}"] if name else []
 
     def _wire(self) -> dict[str, int]:
         """Bytes over the wire today and this month, of all carriers."""

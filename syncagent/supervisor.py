@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import Stopping
+from syncagent.core.errors import JournalLost, Stopping
 from syncagent.core.retry import backoff_s
 from syncagent.edges.clock import Bell, Clock, Stop
 from syncagent.edges.systemd import Notifier
@@ -30,6 +30,7 @@ STOP_DEADLINE_S = 8.0
 CRASHES_TO_END = 5
 CRASH_WINDOW_S = 600.0
 EXIT_BUG = 70
+EXIT_LOST = 1
 #: The main thread looks after the others this often when no watchdog asks for more.
 LOOK_S = 10.0
 
@@ -145,6 +146,9 @@ class Supervisor:
                 wait_s = crew.worker.pass_once(self.stop)
             except Stopping:
                 return
+            except JournalLost as error:
+                self._lost(crew, error)
+                return
             except Exception as error:
                 logger.exception("pass crashed worker=%s", crew.worker.name)
                 wait_s = self._crashed(crew, error)
@@ -155,6 +159,14 @@ class Supervisor:
                     self.board.set_fact(crew.fact, Fact(True, "ok"))
             if wait_s > 0:
                 crew.bell.wait(wait_s)
+
+    def _lost(self, crew: Crew, error: JournalLost) -> None:
+        """Without its journal no worker can do anything, and only a new start has a way to get another."""
+        self.board.set_fact(crew.fact, Fact(False, "journal lost", str(error)))
+        if not self.stop.is_set():
+            logger.critical("giving up, so that the service manager starts all anew: %s", error)
+        self.exit_code = self.exit_code or EXIT_LOST
+        self.stop.set()
 
     def _crashed(self, crew: Crew, error: Exception) -> float:
         now = self._clock.monotonic()

@@ -16,6 +16,7 @@ from syncagent.core.places import Places
 from syncagent.core.settings import Settings
 from syncagent.edges.clock import Clock
 from syncagent.edges.configfiles import identify, load_settings
+from syncagent.edges.control import ask
 from syncagent.edges.journal import Journal
 
 EXIT_CONFIG = 78
@@ -57,6 +58,16 @@ class Context:
             return open_journal(settings, self.directories, Clock())
         except SyncagentError as error:
             fail(str(error))
+
+    def poke(self, journal: Journal) -> None:
+        """Tell the agent that the journal has news; ends with 1 when the agent does not see this file."""
+        answer = ask(self.state_dir, "poke")
+        used = answer.get("journal") if isinstance(answer, dict) else None
+        if used is not None and used != list(journal.identity or ()):
+            fail(
+                f"the running agent does not use {journal.path}: it was deleted or replaced under it; the agent ends"
+                " because of that, so say this again when it runs anew"
+            )
 
     def agent_pid(self) -> int | None:
         return is_running(self.directories)

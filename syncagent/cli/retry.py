@@ -8,7 +8,6 @@ import click
 
 from syncagent.cli.context import Context
 from syncagent.core.places import GENERATED
-from syncagent.edges.control import ask
 
 
 def journal_path(context: Context, named: str, data_root: str) -> str:
@@ -35,7 +34,7 @@ def retry(context: Context, paths: tuple[str, ...], everything: bool) -> None:
     try:
         chosen = None if everything else [journal_path(context, path, data_root) for path in paths]
         count = journal.retry(chosen)
+        context.poke(journal)
     finally:
         journal.close()
-    ask(context.state_dir, "poke")
     click.echo(f"{count} released")

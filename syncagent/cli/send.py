@@ -104,7 +104,7 @@ def send(context: Context, files: tuple[str, ...], address: str | None, cloud_pa
             except click.BadParameter as error:
                 say(error.message)
                 bad += 1
-        ask(context.state_dir, "poke")
+        context.poke(journal)
         if wait and asked:
             if context.agent_pid() is None:
                 fail("queued, but no agent is running: start it with `syncagent run`")

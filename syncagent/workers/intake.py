@@ -172,7 +172,8 @@ class Intake:
             self._devices[owner.path] = device
 
     def _check(self) -> None:
-        """Look after the doorbell and the roots, and pick up what other processes asked for."""
+        """Look after journal, doorbell and roots, and pick up what other processes asked for. Raises: JournalLost."""
+        self._journal.check()
         for owner in self._territory.owners:
             self._make(owner)
         heard = self._doorbell.check()
