@@ -22,7 +22,7 @@ from syncagent.assembly import (
     territory_of,
 )
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import JournalBroken, JournalTorn, Stopping
+from syncagent.core.errors import JournalBroken, JournalTorn, Stopping, Transient
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
 from syncagent.core.settings import Carrier, SendAddress, Settings
@@ -68,6 +68,7 @@ class App:
         self._holds = [Hold(os.path.join(directories.state_dir, STATE_LOCK))]
         try:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
+            self._hold_data(directories)
             self.journal = self._open_journal(settings, directories)
         except BaseException:
             self._release()
@@ -91,6 +92,15 @@ class App:
         self._stores: list[S3Store] = []
         self._docks: list[Dock] = []
         self._build()
+
+    def _hold_data(self, directories: Directories) -> None:
+        """Of base directories whose generated_data is a link to one place, only one may have an agent."""
+        path = os.path.join(os.path.realpath(directories.data_dir), BASE_LOCK)
+        try:
+            self._holds.append(Hold(path))
+        except (OSError, Transient) as error:
+            # Such as a network mount without locks, or a card that is full: files are sent all the same.
+            logger.warning("no lock path=%s reason=%s", path, error)
 
     def _open_journal(self, settings: Settings, directories: Directories) -> Journal:
         """The journal of the last run, or a new one when that is torn: scan and listing of the bucket fill it.

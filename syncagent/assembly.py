@@ -17,6 +17,7 @@ from syncagent.edges.journal import Journal
 from syncagent.edges.objects import S3Store, StoreSettings
 
 STATE_LOCK = "agent.lock"
+#: In the base directory, and in generated_data, which may be a link to what another base directory has, too.
 BASE_LOCK = ".syncagent.lock"
 
 
@@ -51,7 +52,7 @@ def places_of(settings: Settings, directories: Directories) -> Places:
 
 
 def territory_of(settings: Settings, directories: Directories, places: Places) -> Territory:
-    reserved = {task.carrier.path for task in settings.tasks if task.carrier.path}
+    reserved = {task.carrier.path for task in settings.tasks if task.carrier.path} | {BASE_LOCK}
     state = places.heard(os.path.realpath(directories.state_dir))
     if state:
         reserved.add(state)

@@ -91,7 +91,7 @@ class Territory:
     """The map of generated_data: which directory belongs to which addresses."""
 
     def __init__(self, addresses: Sequence[SendAddress], *, reserved: Iterable[str] = ()) -> None:
-        """`reserved`: directories that are never watched, beside the inbox: firmware roots, the state directory."""
+        """`reserved`: what is never watched, beside the inbox: firmware roots, the state directory, the agent's lock."""
         self.reserved = (RESERVED, *sorted(set(reserved)))
         by_path: dict[str, list[SendAddress]] = {}
         for address in addresses:

@@ -68,6 +68,26 @@ def test_a_second_run_on_the_same_directories_ends_with_1_and_names_the_first(ag
     assert agent.status()["running"]
 
 
+def test_a_second_run_whose_generated_data_is_a_link_to_that_of_the_first_ends_with_1(
+    agent: Agent, tmp_path: object
+) -> None:
+    first = agent.start()
+    base = os.path.join(str(tmp_path), "other")
+    os.mkdir(base)
+    os.symlink(os.path.join(agent.base_dir, "generated_data"), os.path.join(base, "generated_data"))
+    second = agent.cli("--base-dir", base, "--state-dir", os.path.join(base, "state"), "run")
+    assert second.returncode == 1, second.stderr
+    assert f"PID {first.pid}" in second.stderr
+
+
+def test_the_agents_own_lock_is_never_sent_whatever_is_watched(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.configure(verifying.endpoint_url, carrier={"path": None}, watch={"ignore": []})
+    agent.write("a.jpg", b"a")
+    assert agent.run_once().returncode == 0
+    assert os.path.exists(os.path.join(agent.base_dir, "generated_data", ".syncagent.lock"))
+    assert sent(verifying) == {"field-7/camera/a.jpg": b"a"}
+
+
 def test_run_once_ends_with_0_when_there_is_nothing_to_do(agent: Agent, verifying: VerifyingS3) -> None:
     assert agent.run_once().returncode == 0
     assert not sent(verifying)
