@@ -42,6 +42,7 @@ FULL_S = 5.0
 #: So many files that meet a bug, with none between them that does not, and the pass counts as crashed.
 POISON_FILES = 3
 
+_NO_LINK = "mount or put the directory itself there, or let generated_data be the link"
 _WRITERS = {Lease.FREE: Writers.NONE, Lease.BUSY: Writers.SOME, Lease.UNAVAILABLE: Writers.UNKNOWN}
 
 
@@ -140,6 +141,10 @@ class Intake:
         # Asked last: what no longer settles is in the journal once this is false.
         return is_looked_at and not self._is_recording
 
+    def is_whole(self) -> bool:
+        """Whether all that is watched could be looked at."""
+        return not self._missing and self._last_scan is not None and not self._last_scan.unreadable
+
     def poke(self) -> None:
         """Another process wrote to the journal: look at what it asks for. May be called from any thread."""
         self._next_check = self._clock.monotonic()
@@ -157,6 +162,10 @@ class Intake:
 
     def _make(self, owner: Owner) -> None:
         root = posixpath.join(self._places.data_root, owner.path) if owner.path else self._places.data_root
+        strange = self._strange(owner.path)
+        if strange:
+            self._missing[owner.path] = f"{self._places.path_of(owner.path)} {strange}"
+            return
         device = files.device_of(root)
         if device is None:
             try:
@@ -170,6 +179,27 @@ class Intake:
             self._suspect(owner.path, "another disk is mounted there now")
         if device is not None:
             self._devices[owner.path] = device
+
+    def _strange(self, root: str) -> str:
+        """In words, why a watched directory is none although its name is there. No link is followed."""
+        try:
+            status = files.look(self._places.data_root, root)
+        except Transient as error:
+            return str(error)
+        if status is None:
+            is_there = files.device_of(posixpath.join(self._places.data_root, root)) is not None
+            return f"lies behind a link; {_NO_LINK}" if is_there else ""
+        if stat.S_ISDIR(status.st_mode):
+            return ""
+        kind = "file" if files.is_file(status) else files.kind_of(status.st_mode)
+        return f"is a link; {_NO_LINK}" if kind == "link" else f"is a {kind}; put a directory there"
+
+    def _is_away(self, place: str) -> bool:
+        """Whether nothing can be said of the files at a place, because of the directory that is watched for them."""
+        owner = self._territory.owner_of(place)
+        if owner is None:
+            return False
+        return any(is_within(place, root) for root in self._missing) or bool(self._strange(owner.path))
 
     def _check(self) -> None:
         """Look after journal, doorbell and roots, and pick up what other processes asked for. Raises: JournalLost."""
@@ -256,6 +286,8 @@ class Intake:
     def _vanished(self, place: str) -> None:
         path = self._places.path_of(place)
         self.settling.forget(path)
+        if self._is_away(place):
+            return
         self._journal.vanished(known.id for known in self._journal.known_at(path) if known.state is not State.SENDING)
         if not any(is_within(root, place) for root in self._missing):
             for directory in self._journal.directories_below(path):
@@ -484,7 +516,7 @@ class Intake:
     def _find_vanished(self, directory: str) -> None:
         """Ask for every live row of a directory whether its file is there; for directories that shrank."""
         relative = self._places.relative_of(directory)
-        if relative is None or any(is_within(relative, root) for root in self._missing):
+        if relative is None or self._is_away(relative):
             return
         after = ""
         while True:

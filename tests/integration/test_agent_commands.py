@@ -112,6 +112,27 @@ def test_run_once_ends_with_1_when_a_file_is_still_being_written(agent: Agent, v
     assert sent(verifying)[agent.key("open.mp4")] == b"half"
 
 
+def test_run_once_ends_with_1_when_the_watched_directory_is_a_link(agent: Agent, tmp_path: object) -> None:
+    elsewhere = os.path.join(str(tmp_path), "usb")
+    os.rename(agent.data_dir, elsewhere)
+    os.symlink(elsewhere, agent.data_dir)
+    agent.write("a.jpg", b"a")
+    assert agent.run_once(timeout_s=2).returncode == 1
+
+
+def test_run_once_ends_with_1_when_a_directory_cannot_be_read(agent: Agent, verifying: VerifyingS3) -> None:
+    agent = Agent(agent.top, without=("dac_override", "dac_read_search", "fowner"))
+    agent.write("locked/a.jpg", b"a")
+    agent.write("b.jpg", b"b")
+    os.chown(agent.path("locked"), 1000, 1000)
+    os.chmod(agent.path("locked"), 0)
+    assert agent.run_once(timeout_s=2).returncode == 1
+    assert sent(verifying) == {agent.key("b.jpg"): b"b"}
+    os.chmod(agent.path("locked"), 0o755)
+    assert agent.run_once(timeout_s=2).returncode == 0
+    assert len(sent(verifying)) == 2
+
+
 def test_run_once_ends_with_1_when_the_store_is_down(agent: Agent) -> None:
     agent.configure(f"http://127.0.0.1:{free_port()}")
     agent.write("a.jpg", b"waits")

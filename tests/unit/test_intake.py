@@ -372,6 +372,63 @@ def test_a_directory_that_cannot_be_read_is_reported_and_the_others_are_scanned(
     assert world.board.complaints()[0].what == "scan"
 
 
+def be_a_link(world: World) -> None:
+    (world.root / "camera").rename(world.base / "usb")
+    os.symlink(world.base / "usb", world.root / "camera")
+
+
+def be_a_file(world: World) -> None:
+    (world.root / "camera").rename(world.base / "usb")
+    (world.root / "camera").write_bytes(b"")
+
+
+def lead_nowhere(world: World) -> None:
+    (world.root / "camera").rename(world.base / "usb")
+    os.symlink(world.base / "nowhere", world.root / "camera")
+
+
+@pytest.mark.parametrize("become", [be_a_link, be_a_file, lead_nowhere])
+def test_a_watched_directory_that_becomes_something_else_is_reported_and_its_files_stay_what_they_are(
+    world: World, become: Callable[[World], None]
+) -> None:
+    path = world.write("camera/sub/a.jpg")
+    world.write("camera/b.jpg")
+    world.run(3)
+    world.confirm_all()
+    become(world)
+    # What the doorbell hears before anybody has looked at the directory itself.
+    for hinted in (path, path.parent, path.parent.parent, world.root / "camera/b.jpg"):
+        world.hints.add(str(hinted))
+    world.run(70)
+    assert len(world.paths(State.CONFIRMED)) == 2
+    fact = world.board.fact("watcher")
+    assert fact is not None and not fact.ok
+    assert fact.reason.startswith(f"generated_data/camera is a {'file' if become is be_a_file else 'link'}; ")
+    assert not world.intake.is_whole()
+    (world.root / "camera").unlink()
+    (world.base / "usb").rename(world.root / "camera")
+    world.write("camera/c.jpg")
+    world.run(70)
+    assert len(world.paths(State.CONFIRMED)) == 2
+    assert world.paths(State.READY) == ["camera/c.jpg"]
+    fact = world.board.fact("watcher")
+    assert fact is not None and fact.ok
+    assert world.intake.is_whole()
+
+
+def test_a_watched_directory_behind_a_link_is_reported_with_its_remedy(build: Callable[..., World]) -> None:
+    world = build(paths=("usb/camera",))
+    (world.root / "usb").rename(world.base / "stick")
+    os.symlink(world.base / "stick", world.root / "usb")
+    world.write("usb/camera/a.jpg")
+    world.run(70)
+    assert world.paths() == []
+    fact = world.board.fact("watcher")
+    assert fact is not None and not fact.ok
+    assert "generated_data/usb/camera lies behind a link" in fact.reason
+    assert "mount" in fact.reason
+
+
 def test_no_jump_of_the_wall_clock_changes_when_a_file_is_found(world: World, clock: FakeClock) -> None:
     world.run(3)
     world.write("camera/a.jpg")
