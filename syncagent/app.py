@@ -134,7 +134,11 @@ class App:
         recheck_bell, intake_bell = self.stop.bell(), self.stop.bell()
         hints = Hints(on_ring=intake_bell.ring)
         self.rechecker = Rechecker(
-            journal=self.journal, places=self.places, is_busy=self._is_sending, on_ready=self._ring_uploaders
+            journal=self.journal,
+            places=self.places,
+            clock=self.clock,
+            is_busy=lambda: bool(self.board.flights()),
+            on_ready=self._ring_uploaders,
         )
 
         def offer(*item: Any) -> bool:
@@ -256,9 +260,6 @@ class App:
     def _ring_uploaders(self) -> None:
         for bell in self._upload_bells:
             bell.ring()
-
-    def _is_sending(self) -> bool:
-        return self.journal.count_of(State.READY, State.SENDING) > 0
 
     def _on_progress(self, flight: Any) -> None:
         """Called by the store while a body is on its way."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from syncagent.core.errors import FileChanged, FileVanished, Transient
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
-from syncagent.edges.clock import Stop
+from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.files import PinnedFile
 from syncagent.edges.journal import Arrival, Journal, Known
 
@@ -23,17 +23,27 @@ MAX_WAITING = 1_000
 #: Rows written together: one commit for many files.
 BATCH = 100
 IDLE_S = 60.0
+#: With files always on their way, one is hashed this often: it may be a rewritten one, which is owed as well.
+PATIENCE_S = 10.0
 
 
 class Rechecker:
-    """See the module. `is_busy`: whether files wait to be sent, which come first."""
+    """See the module. `is_busy`: whether files are being sent, which come first."""
 
     name = "recheck"
 
     def __init__(
-        self, *, journal: Journal, places: Places, is_busy: Callable[[], bool], on_ready: Callable[[], None]
+        self,
+        *,
+        journal: Journal,
+        places: Places,
+        clock: Clock,
+        is_busy: Callable[[], bool],
+        on_ready: Callable[[], None],
     ) -> None:
         self._journal = journal
+        self._clock = clock
+        self._hashed_at = clock.monotonic()  # or found nothing to hash
         self._places = places
         self._is_busy = is_busy
         self._on_ready = on_ready
@@ -59,17 +69,21 @@ class Rechecker:
 
     def pass_once(self, _stop: Stop) -> float:
         """Hash one file."""
-        if self._is_busy():
-            self._write()
-            return 1.0
+        now = self._clock.monotonic()
         with self._lock:
-            item = self._waiting.popleft() if self._waiting else None
+            if not self._waiting:
+                item, wait_s, self._hashed_at = None, IDLE_S, now
+            elif self._is_busy() and now - self._hashed_at < PATIENCE_S:
+                item, wait_s = None, 1.0
+            else:
+                item, wait_s = self._waiting.popleft(), 0.0
         if item is None:
             self._write()
-            return IDLE_S
+            return wait_s
         try:
             self._check(*item)
         finally:
+            self._hashed_at = now
             # Whatever came of it: the next scan may offer it again.
             with self._lock:
                 self._paths.discard(item[1])
