@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from syncagent.assembly import (
@@ -19,10 +20,11 @@ from syncagent.assembly import (
     open_journal,
     open_store,
     places_of,
+    stores_of,
     territory_of,
 )
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import JournalBroken, JournalTorn, Stopping, Transient
+from syncagent.core.errors import JournalBroken, JournalTorn, Stopping, Transient, Trouble
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
 from syncagent.core.settings import Carrier, SendAddress, Settings
@@ -35,6 +37,7 @@ from syncagent.edges.clock import Bell, Clock, Stop
 from syncagent.edges.configfiles import fingerprint, identify, load_settings
 from syncagent.edges.control import Control
 from syncagent.edges.files import Hold
+from syncagent.edges.handling import HandlerHost
 from syncagent.edges.inbox import Inbox, Outbox
 from syncagent.edges.journal import Journal, set_aside, wrecks
 from syncagent.edges.objects import S3Store
@@ -42,6 +45,7 @@ from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
 from syncagent.reporter import Reporter, disk_fact
 from syncagent.supervisor import Crew, Supervisor
+from syncagent.workers.handling import Handling
 from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
 from syncagent.workers.rechecker import Rechecker
@@ -52,6 +56,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a thread may compute before another gets its turn.
 SWITCH_S = 0.0005
+#: The longest that a question about news is left open.
+MAX_WAIT_S = 60.0
 
 
 class App:
@@ -121,6 +127,7 @@ class App:
     def _recover(self, settings: Settings, directories: Directories) -> tuple[Journal, int]:
         journal = open_journal(settings, directories, self.clock)
         try:
+            journal.set_stores(stores_of(settings))
             return journal, journal.recover()
         except BaseException:
             journal.close()
@@ -173,6 +180,22 @@ class App:
             on_taken=self._look_at_rows,
             on_poll=self._poll_firmware,
         )
+        self._handling: Handling | None = None
+        if any(address.handler is not None for address in self._addresses):
+            self._handling = Handling(
+                addresses=self._addresses,
+                fields=self.settings.messages,
+                host=HandlerHost(self.directories.base_dir),
+                handled_dir=self.directories.handled_dir,
+                journal=self.journal,
+                places=self.places,
+                clock=self.clock,
+                board=self.board,
+                on_ready=self._ring_uploaders,
+                on_look_again=self.intake.look_again,
+            )
+            self._upload_bells.append(self.stop.bell())  # rings when rows became ready
+            self.supervisor.add(Crew(self._handling, self._upload_bells[-1], "uploader/handlers", max_silence_s=4000.0))
         self._postman_bell = self.stop.bell()
         self.supervisor.add(Crew(self.postman, self._postman_bell, "uploader/messages"))
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
@@ -188,6 +211,7 @@ class App:
         self.control = Control(
             self.directories.state_dir,
             {"status": self.status, "settling": self._settling, "flights": self._flights, "poke": self._poke},
+            {"position": self._position},
         )
         self.board.set_fact("uploader", Fact(True, "ok"))
 
@@ -214,7 +238,7 @@ class App:
             journal=self.journal,
             clock=self.clock,
             totals=lambda: (store.wire_totals().sent_bytes, store.wire_totals().received_bytes),
-            skew_s=lambda: store.skew_s,
+            store_time=store.store_clock.store_time,
         )
         meters.append(meter)
         self._stores.append(store)
@@ -300,6 +324,13 @@ class App:
         """A message asks whether there is new firmware."""
         logger.info("firmware poll asked for by a message")
 
+    def _position(self, question: Mapping[str, Any], go_on: Callable[[], bool]) -> dict[str, Any]:
+        """The newest confirmed position, as soon as it is beyond `after`, or after `wait_s` seconds."""
+        after, wait_s = question.get("after", 0), question.get("wait_s", 0)
+        if not isinstance(after, int) or not isinstance(wait_s, int | float) or not wait_s >= 0:
+            return {"error": "`after` is a position, and `wait_s` a number of seconds"}
+        return {"position": self.journal.confirmations.wait(after, min(wait_s, MAX_WAIT_S), go_on)}
+
     # -- running ------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -322,7 +353,7 @@ class App:
         def look() -> bool:
             nonlocal last, moved_at, done
             now = self.clock.monotonic()
-            done = self._is_idle() and self._left() == 0
+            done = self._is_idle() and self._is_all_sent()
             progress = self._progress()
             if progress != last:
                 last, moved_at = progress, now
@@ -338,8 +369,15 @@ class App:
         # Messages first: what they ask for settles afterwards.
         return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()
 
-    def _left(self) -> int:
-        return self.journal.count_of(*OWED)
+    def _is_all_sent(self) -> bool:
+        """Whether nothing is left, also of what another process asked for; False when that cannot be told."""
+        if self.journal.count_of(*OWED):
+            return False
+        try:
+            self.journal.refresh()
+        except JournalBroken:
+            return False
+        return self.journal.count_of(*OWED) == 0
 
     def _progress(self) -> tuple[int, ...]:
         """Changes whenever a file got nearer to the bucket."""
@@ -347,21 +385,36 @@ class App:
         return (ended, len(self.intake.settling), self.intake.full_scans, self.board.count("moved"))
 
     def _start(self) -> None:
+        """Raises: JournalBroken, Transient(DISK)."""
         # Workers hand the interpreter to one another many times per file, between short waits for the network: the
         # default of 5 ms makes each of them wait for whoever is computing, and costs a third of the throughput.
         sys.setswitchinterval(SWITCH_S)
+        try:
+            self._open_control()
+        except BaseException:
+            self._release()
+            raise
         self.supervisor.catch_signals()
         self.supervisor.on_hangup(self._reload_bell.ring)
         self.intake.open()
         self.postman.open()
-        self.control.open()
         self.supervisor.serve("control", self.control.serve)
         self.supervisor.start()
 
+    def _open_control(self) -> None:
+        try:
+            self.control.open()
+        except OSError as error:
+            where = self.directories.state_dir
+            raise Transient(f"cannot make a socket in {where}: {files.words(error)}", trouble=Trouble.DISK) from error
+
     def _end(self) -> int:
         survivors = self.supervisor.end()
+        self.journal.confirmations.close()  # who waits for the next one hears that there is none
         self.control.close()
         self.intake.close(1.0)
+        if self._handling is not None:
+            self._handling.close()
         for store in self._stores:
             store.close()
         if not survivors:

@@ -91,16 +91,22 @@ def open_store(
     )
 
 
-def open_journal(settings: Settings, directories: Directories, clock: Clock) -> Journal:
-    """Raises: JournalBroken, Transient(DISK)."""
-    files.make_directory(directories.state_dir, mode=0o750)
-    journal = Journal(directories.state_dir, clock)
+def stores_of(settings: Settings) -> dict[str, str]:
+    """The store that each active address sends to, by the journal's name for it."""
+    return {address.name: store_name(address.carrier) for address in all_addresses(settings)}
+
+
+def open_journal(settings: Settings, directories: Directories, clock: Clock, *, is_read_only: bool = False) -> Journal:
+    """Where addresses send to is for the agent to say, which holds the lock. Raises: JournalBroken, Transient(DISK)."""
+    if not is_read_only:
+        files.make_directory(directories.state_dir, mode=0o750)
+    journal = Journal(directories.state_dir, clock, is_read_only=is_read_only)
     addresses = all_addresses(settings)
     journal.set_ways(
         timed=[address.name for address in addresses if isinstance(address.duration, float | int)],
         handlers=[address.name for address in addresses if address.handler is not None],
     )
-    journal.set_stores({address.name: store_name(address.carrier) for address in addresses})
+    journal.set_active(address.name for address in addresses)
     return journal
 
 

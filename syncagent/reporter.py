@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,10 @@ from syncagent.core.errors import Transient
 from syncagent.core.model import OWED, State
 from syncagent.core.settings import Settings
 from syncagent.core.status import Cell, Snapshot, build
-from syncagent.docks.meter import note_of
+from syncagent.docks.meter import day_of, note_of
 from syncagent.edges import files
 from syncagent.edges.clock import Clock
-from syncagent.edges.journal import Journal
+from syncagent.edges.journal import Journal, Tally
 
 RATE_WINDOW_S = 60.0
 #: Why rows stay that were recorded for an address which is not configured any more.
@@ -61,6 +62,7 @@ class Reporter:
         self._spent = spent
         self._started = clock.monotonic()
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
+        self._samples_lock = threading.Lock()  # several may ask at once
 
     def set_settings(self, settings: Settings) -> None:
         """The owner edited the configuration."""
@@ -70,14 +72,19 @@ class Reporter:
         """`settling`: how many files, and bytes, are not recorded because they are not finished."""
         now = self._clock.monotonic()
         names = [address.name for address in self._settings.addresses]
+        tally = self._journal.tally()
         cells = [
-            Cell(address, state, reason if address in names else INACTIVE, tally.files, tally.bytes)
-            for (address, state, reason), tally in self._journal.tally().items()
+            Cell(address, state, reason if address in names else INACTIVE, count.files, count.bytes)
+            for (address, state, reason), count in tally.items()
         ]
         if settling[0]:
             cells.append(Cell("", State.SETTLING, "", *settling))
+        ready = {address: count for (address, state, _), count in tally.items() if state is State.READY}
         for flight in self._board.flights():
-            if not flight.is_recorded:  # on its way in a single request, of which the journal makes no note
+            left = ready.get(flight.address)
+            # On its way in a single request, of which the journal makes no note until it is over: it may be by now.
+            if not flight.is_recorded and left and left.files > 0 and left.bytes >= flight.size_bytes:
+                ready[flight.address] = Tally(left.files - 1, left.bytes - flight.size_bytes)
                 cells.append(Cell(flight.address, State.READY, "", -1, -flight.size_bytes))
                 cells.append(Cell(flight.address, State.SENDING, "", 1, flight.size_bytes))
         owed = self._journal.count_of(*OWED) > 0
@@ -112,7 +119,11 @@ class Reporter:
     def _wire(self) -> dict[str, int]:
         """Bytes over the wire today and this month, of all carriers."""
         names = {address.carrier.name for address in self._settings.addresses}
-        spent = self._spent() or [Spent.from_text(self._journal.note(note_of(name))) for name in names]
+        spent = self._spent()
+        if not spent:
+            spent = [Spent.from_text(self._journal.note(note_of(name))) for name in names]
+            for each in spent:
+                each.roll(day_of(self._clock.now()))
         return {
             "bytes_today": sum(each.day_bytes for each in spent),
             "bytes_month": sum(each.month_bytes for each in spent),
@@ -121,11 +132,12 @@ class Reporter:
     def _rates(self, now: float) -> dict[str, float]:
         """Files and bytes per second over the last minute or so."""
         sent = (now, self._board.count("sent_files"), self._board.count("sent_bytes"))
-        while len(self._samples) > 1 and self._samples[1][0] <= now - RATE_WINDOW_S:
-            self._samples.popleft()
-        if now - self._samples[-1][0] >= 1.0:
-            self._samples.append(sent)
-        first = self._samples[0]
+        with self._samples_lock:
+            while len(self._samples) > 1 and self._samples[1][0] <= now - RATE_WINDOW_S:
+                self._samples.popleft()
+            if now - self._samples[-1][0] >= 1.0:
+                self._samples.append(sent)
+            first = self._samples[0]
         span_s = max(now - first[0], 1.0)
         return {
             "files_per_s": round((sent[1] - first[1]) / span_s, 3),

@@ -1,4 +1,4 @@
-"""Named threads: their loops, their crashes, their end.
+"""Named threads: their loops, their crashes, their end. Trouble of the disk is no crash: it is waited for.
 
 Owns every thread of the agent. A worker is a name and a pass; loop, waiting, heartbeat and crash policy are here.
 The signal handler has `Stop` set and does nothing else; everything then ends under one deadline.
@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import JournalLost, Stopping
+from syncagent.core.errors import EXIT_BUG, JournalBroken, JournalLost, Stopping, Transient, Trouble
 from syncagent.core.retry import backoff_s
 from syncagent.edges.clock import Bell, Clock, Stop
 from syncagent.edges.systemd import Notifier
@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 STOP_DEADLINE_S = 8.0
 CRASHES_TO_END = 5
 CRASH_WINDOW_S = 600.0
-EXIT_BUG = 70
 EXIT_LOST = 1
+#: A disk that is full, or away, is asked again at least this often.
+DISK_WAIT_S = 30.0
 #: The main thread looks after the others this often when no watchdog asks for more.
 LOOK_S = 10.0
 
@@ -53,6 +54,7 @@ class Crew:
     is_essential: bool = True
     max_silence_s: float = 120.0
     crashes: deque[float] = field(default_factory=deque)
+    disk_failures: int = 0  # in a row
     thread: threading.Thread | None = None
 
 
@@ -150,15 +152,36 @@ class Supervisor:
                 self._lost(crew, error)
                 return
             except Exception as error:
-                logger.exception("pass crashed worker=%s", crew.worker.name)
-                wait_s = self._crashed(crew, error)
+                if _is_of_the_disk(error):
+                    wait_s = self._held_up(crew, error)
+                else:
+                    logger.exception("pass crashed worker=%s", crew.worker.name)
+                    wait_s = self._crashed(crew, error)
+                self.stop.wait(wait_s)  # whatever the bell rings for, nothing can be done about it yet
             else:
-                self.board.beat(crew.worker.name)
-                if crew.crashes and self._clock.monotonic() - crew.crashes[-1] > CRASH_WINDOW_S:
-                    crew.crashes.clear()
-                    self.board.set_fact(crew.fact, Fact(True, "ok"))
-            if wait_s > 0:
-                crew.bell.wait(wait_s)
+                self._went_well(crew)
+                if wait_s > 0:
+                    crew.bell.wait(wait_s)
+
+    def _went_well(self, crew: Crew) -> None:
+        self.board.beat(crew.worker.name)
+        if crew.disk_failures:
+            crew.disk_failures = 0
+            logger.info("disk trouble over worker=%s", crew.worker.name)
+            self.board.set_fact(f"disk/{crew.worker.name}", Fact(True, "ok"))
+        if crew.crashes and self._clock.monotonic() - crew.crashes[-1] > CRASH_WINDOW_S:
+            crew.crashes.clear()
+            self.board.set_fact(crew.fact, Fact(True, "ok"))
+
+    def _held_up(self, crew: Crew, error: Exception) -> float:
+        crew.disk_failures += 1
+        if crew.disk_failures == 1:
+            logger.warning("disk trouble worker=%s reason=%s", crew.worker.name, error)
+        self.board.set_fact(f"disk/{crew.worker.name}", Fact(False, "failing", str(error)))
+        # Nothing can be done until somebody makes room, and a new process could do no more: the watchdog, which
+        # would start one again and again, takes a worker that keeps trying for one that works.
+        self.board.beat(crew.worker.name)
+        return backoff_s(crew.disk_failures, least_s=1.0, most_s=DISK_WAIT_S)
 
     def _lost(self, crew: Crew, error: JournalLost) -> None:
         """Without its journal no worker can do anything, and only a new start has a way to get another."""
@@ -180,3 +203,7 @@ class Supervisor:
             self.exit_code = EXIT_BUG
             self.stop.set()
         return backoff_s(len(crew.crashes), least_s=1.0, most_s=60.0)
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    return isinstance(error, JournalBroken) or (isinstance(error, Transient) and error.trouble is Trouble.DISK)

@@ -140,7 +140,7 @@ class Agent:
         endpoint_url: str,
         *,
         bucket: str = "bucket",
-        duration: str = "on_change",
+        duration: str | float = "on_change",
         watch: Mapping[str, Any] | None = None,
         upload: Mapping[str, Any] | None = None,
         system: Mapping[str, Any] | None = None,

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import errno
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from syncagent.core.errors import FileChanged, KeyTaken, Refused, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
@@ -47,6 +50,27 @@ class FakeClock(Clock):
     def jump(self, seconds: float) -> None:
         """Set the wall clock forwards or back, as NTP or a person does."""
         self._at += timedelta(seconds=seconds)
+
+
+class BadEntries:
+    """`os.scandir` on a damaged disk: what `is_bad` names cannot be looked at."""
+
+    def __init__(self, is_bad: Callable[[str], bool]) -> None:
+        self._is_bad = is_bad
+        self._scandir = os.scandir
+
+    @contextlib.contextmanager
+    def __call__(self, fd: int) -> Iterator[Iterator[Any]]:
+        with self._scandir(fd) as entries:
+            yield (BadEntry(entry) if self._is_bad(entry.name) else entry for entry in entries)
+
+
+class BadEntry:
+    def __init__(self, entry: os.DirEntry[str]) -> None:
+        self.name = entry.name
+
+    def stat(self, **_: Any) -> os.stat_result:
+        raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
 
 
 class FakeBell(Bell):

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/,]+)/(\d{8})/([^/,]+)/s3/aws4_request, *"
-    r"SignedHeaders=([a-z0-9;-]+), *Signature=([0-9a-f]{64})"
+    r"SignedHeaders=([a-z0-9;_.-]+), *Signature=([0-9a-f]{64})"
 )
 
 

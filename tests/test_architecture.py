@@ -17,6 +17,8 @@ BELOW = {
     "edges": {"core"},
     "docks": {"core", "edges", "docks"},
     "workers": {"core", "edges", "docks"},
+    # A process of its own, and programs of others in it: nobody else may know it.
+    "handlers": {"core", "handlers"},
 }
 #: Edges of one family are one edge in several files, and may know one another: the object store, the journal.
 #: May touch the outside: the edges, and the demo, which plays the outside (a store, a camera, a bad link).
@@ -46,6 +48,8 @@ FAMILIES = (
 COMMON = {"clock"}
 #: Only edges may touch what is outside of this process.
 FOREIGN = {"boto3", "botocore", "http", "smbus2", "socket", "sqlite3", "tuf", "urllib3", "watchdog", "yaml"}
+#: Whose faults with strange pictures must not be the agent's.
+PICTURES = {"PIL"}
 #: Beside the standard library, core may import these (and tenacity in core/retry.py).
 CORE_LIBRARIES = {"attrs", "attr", "cattrs"}
 CLOCKS = {"time.sleep", "time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
@@ -112,12 +116,12 @@ def _breaches(
             is_family = layer == "edges" and (theirs in COMMON or any({stem, theirs} <= family for family in FAMILIES))
             if is_sibling and theirs and theirs != stem and not is_family:
                 yield line, f"{layer} import one another: {stem} imports {theirs}"
-            elif not is_sibling and (their_layer == "cli" if layer not in BELOW else their_layer not in BELOW[layer]):
+            elif not is_sibling and not _is_below(layer, their_layer):
                 yield line, f"{layer} must not import {their_layer}"
-            elif their_layer == "demo" != layer:
-                yield line, f"{layer} must not import demo"
         elif root in FOREIGN and layer not in OUTSIDE:
             yield line, f"only edges import {root}"
+        elif root in PICTURES and layer not in ("handlers", "demo"):
+            yield line, f"only handlers import {root}"
         elif layer == "core" and not _is_allowed_in_core(root, stem):
             yield line, f"core must not import {root}"
         if name in CLOCKS and module != "edges.clock":
@@ -127,6 +131,12 @@ def _breaches(
             yield line, f"{name} belongs to edges/clock.py"
         if name == "print" and layer != "cli":
             yield line, "only cli prints"
+
+
+def _is_below(layer: str, theirs: str) -> bool:
+    if layer in BELOW:
+        return theirs in BELOW[layer]
+    return theirs == layer or theirs not in ("cli", "demo", "handlers")
 
 
 def _is_allowed_in_core(root: str, stem: str) -> bool:
@@ -186,6 +196,12 @@ def test_imports_point_downwards_and_every_library_has_its_door() -> None:
             "datetime.now belongs to edges/clock.py",
         ),
         ("edges/files.py", "print('x')", "only cli prints"),
+        ("edges/files.py", "from syncagent.handlers import host", "edges must not import handlers"),
+        ("app.py", "from syncagent.handlers import host", "app must not import handlers"),
+        ("app.py", "from PIL import Image", "only handlers import PIL"),
+        ("handlers/host.py", "from syncagent.edges import files", "handlers must not import edges"),
+        ("handlers/host.py", "from syncagent.cli import main", "handlers must not import cli"),
+        ("handlers/host.py", "import boto3", "only edges import boto3"),
     ],
 )
 def test_a_planted_violation_is_found(tmp_path: os.PathLike[str], path: str, source: str, what: str) -> None:
@@ -205,6 +221,8 @@ def test_what_is_allowed_is_not_reported(tmp_path: os.PathLike[str]) -> None:
             "cli/main.py": "from syncagent import app\nfrom syncagent.cli import status\nprint()",
             "app.py": "from syncagent.workers import upload, prune\nfrom syncagent import supervisor",
             "edges/journal/__init__.py": "from .base import a\nfrom . import base\nfrom ..clock import Clock",
+            "handlers/host.py": "from PIL import Image\nfrom syncagent.core import keys\nfrom . import sources",
+            "handlers/sources.py": "",
             "edges/journal/base.py": "import sqlite3\nfrom .rows import b\nfrom syncagent.edges.journal import rows",
         },
     )
@@ -220,6 +238,7 @@ def _plant(tmp_path: os.PathLike[str], files: dict[str, str]) -> str:
         "edges/watch.py",
         "workers/upload.py",
         "workers/prune.py",
+        "handlers/host.py",
     ]
     empty += ["cli/main.py", "cli/status.py", "app.py", "supervisor.py", "__init__.py", "edges/__init__.py"]
     top = os.path.join(tmp_path, "syncagent")

@@ -7,37 +7,28 @@ edited.
 from __future__ import annotations
 
 import json
-import sys
 
 import click
 
-from syncagent.core.errors import ConfigError
+from syncagent.cli.context import Context, say
 from syncagent.core.settings_files import KINDS
 from syncagent.core.settings_schema import json_schema
 from syncagent.core.settings_view import as_yaml, effective, origins
-from syncagent.edges.configfiles import identify, load_settings
-
-EXIT_CONFIG = 78
 
 
 @click.command("check-config")
 @click.option("--origin", is_flag=True, help="Say which file and line set each value.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 @click.option("--schema", type=click.Choice(list(KINDS)), help="Print the JSON Schema of this kind of file instead.")
-@click.pass_context
-def check_config(context: click.Context, origin: bool, as_json: bool, schema: str | None) -> None:
+@click.pass_obj
+def check_config(context: Context, origin: bool, as_json: bool, schema: str | None) -> None:
     """Load the configuration and print what is in effect, with every mistake in it."""
     if schema is not None:
         click.echo(json.dumps(json_schema(schema), indent=2))
         return
-    try:
-        settings = load_settings(context.obj.config_dir, identity=identify)
-    except ConfigError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        sys.exit(EXIT_CONFIG)
+    settings = context.settings()
     for warning in settings.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}")
     if not as_json:
         click.echo(as_yaml(settings, with_origin=origin), nl=False)
     elif origin:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from syncagent.assembly import Directories, is_running, open_journal, places_of
-from syncagent.core.errors import ConfigError, SyncagentError
+from syncagent.core.errors import EXIT_CONFIG, ConfigError, SyncagentError
 from syncagent.core.places import Places
 from syncagent.core.settings import Settings
 from syncagent.edges.clock import Clock
@@ -19,7 +19,6 @@ from syncagent.edges.configfiles import identify, load_settings
 from syncagent.edges.control import ask
 from syncagent.edges.journal import Journal
 
-EXIT_CONFIG = 78
 EXIT_NOT_RUNNING = 3
 
 
@@ -52,10 +51,10 @@ class Context:
     def places(self, settings: Settings) -> Places:
         return places_of(settings, self.directories)
 
-    def journal(self, settings: Settings) -> Journal:
-        """The journal, opened for reading and writing beside the agent."""
+    def journal(self, settings: Settings, *, is_read_only: bool = False) -> Journal:
+        """The journal, beside the agent; `is_read_only`: only to look at, which makes nothing."""
         try:
-            return open_journal(settings, self.directories, Clock())
+            return open_journal(settings, self.directories, Clock(), is_read_only=is_read_only)
         except SyncagentError as error:
             fail(str(error))
 
@@ -71,6 +70,12 @@ class Context:
 
     def agent_pid(self) -> int | None:
         return is_running(self.directories)
+
+
+def absolute_of(named: str) -> str:
+    """The absolute path of what a person named: links on the way are resolved, one at its end is not followed."""
+    absolute = os.path.abspath(named)
+    return os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
 
 
 def say(text: str) -> None:

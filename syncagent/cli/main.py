@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from syncagent import __version__
+from syncagent.core.errors import EXIT_BUG, SyncagentError
 
 #: verb -> (module, one line of help). Loaded late: most of a short command's time is imports.
 VERBS = {
@@ -19,11 +20,11 @@ VERBS = {
     "status": ("status", "Show whether files get through, and if not, why."),
     "send": ("send", "Queue files now."),
     "post": ("post", "Hand the agent a message."),
+    "follow": ("follow", "Print a line of JSON for each confirmed version."),
     "ls": ("ls", "List what the journal knows."),
     "retry": ("retry", "Release parked files; make waiting ones due now."),
     "demo": ("demo", "Show the whole thing at work on this machine; needs no account."),
 }
-EXIT_BUG = 70
 
 
 class Verbs(click.Group):
@@ -77,7 +78,7 @@ def cli(context: click.Context, config_dir: str, base_dir: str, state_dir: str |
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run the command line. Usage errors exit 2, a bug 70."""
+    """Run the command line. What is expected to go wrong exits 1 with a line, usage errors 2, a bug 70."""
     for stream in (sys.stdout, sys.stderr):
         # Names from the disk may hold bytes that no terminal can show.
         if hasattr(stream, "reconfigure"):
@@ -86,6 +87,9 @@ def main(args: list[str] | None = None) -> Any:
         return cli(args, prog_name="syncagent")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return sys.exit(1)
+    except SyncagentError as error:
+        click.echo(f"syncagent: {error}", err=True)
         return sys.exit(1)
     except Exception:
         traceback.print_exc()

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from syncagent.cli.context import Context
-from syncagent.core.places import GENERATED
+from syncagent.cli.context import Context, absolute_of
+from syncagent.core.places import GENERATED, Places
 
 
-def journal_path(context: Context, named: str, data_root: str) -> str:
+def journal_path(places: Places, named: str) -> str:
     """A path as a person types it, as the journal has it: from `ls`, absolute, or from where they stand."""
     if named.startswith(GENERATED + "/"):
         return named
-    absolute = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(named))), os.path.basename(named))
-    if absolute.startswith(data_root + "/"):
-        return f"{GENERATED}/{absolute[len(data_root) + 1 :]}"
-    return absolute
+    absolute = absolute_of(named)
+    return places.name_of(absolute) or absolute
 
 
 @click.command()
@@ -29,10 +25,10 @@ def retry(context: Context, paths: tuple[str, ...], everything: bool) -> None:
     if bool(paths) == everything:
         raise click.UsageError("name the files, or say --all")
     settings = context.settings()
-    data_root = context.places(settings).data_root
+    places = context.places(settings)
     journal = context.journal(settings)
     try:
-        chosen = None if everything else [journal_path(context, path, data_root) for path in paths]
+        chosen = None if everything else [journal_path(places, path) for path in paths]
         count = journal.retry(chosen)
         context.poke(journal)
     finally:

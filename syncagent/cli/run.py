@@ -9,7 +9,7 @@ import sys
 import click
 
 from syncagent.cli.context import Context, fail, say
-from syncagent.core.errors import AlreadyRunning, SyncagentError
+from syncagent.core.errors import AlreadyRunning
 
 _FORMAT = "%(asctime)s %(levelname)s %(threadName)s %(message)s"
 
@@ -45,6 +45,4 @@ def run(context: Context, once: bool, timeout: float) -> None:
         app = App(settings, context.directories, is_once=once)
     except AlreadyRunning as error:
         fail(f"another agent is running: {error}")
-    except SyncagentError as error:
-        fail(str(error))
     sys.exit(app.run_once(timeout) if once else app.run())

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from syncagent.cli.context import Context, fail, say
+from syncagent.cli.context import Context, absolute_of, fail, say
 from syncagent.core.errors import Refused
 from syncagent.core.keys import check_cloud_path
 from syncagent.core.model import Facts, State
@@ -59,9 +59,7 @@ def choose_address(settings: Settings, wanted: str | None, place: str | None) ->
 
 def find(context: Context, places: Places, named: str) -> tuple[str, Facts]:
     """The journal's path of a file that a person named, and its facts now. Raises: click.BadParameter."""
-    absolute = os.path.abspath(named)
-    absolute = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
-    path = places.name_of(absolute)
+    path = places.name_of(absolute_of(named))
     if path is None:
         raise click.BadParameter(
             f"{named} lies neither below {os.path.join(context.base_dir, GENERATED)}"

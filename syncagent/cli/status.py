@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from syncagent.cli.context import EXIT_NOT_RUNNING, Context, age_words, print_json, size_words
-from syncagent.core.board import Board
+from syncagent.core.board import Board, Fact
 from syncagent.core.settings import Settings
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
@@ -32,7 +32,11 @@ def read_status(context: Context, settings: Settings) -> dict[str, Any]:
     clock = Clock()
     board = Board(clock.monotonic)
     board.set_fact("disk", disk_fact(context.directories))
-    journal = context.journal(settings)
+    if pid is not None:
+        silent = Fact(False, "silent", f"PID {pid or 'unknown'} does not answer")
+        board.set_fact("watcher", silent)
+        board.set_fact("uploader", silent)
+    journal = context.journal(settings, is_read_only=True)
     try:
         return Reporter(settings=settings, journal=journal, clock=clock, board=board, pid=pid).status()
     finally:

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+#: Exit codes, as <sysexits.h> has them.
+EXIT_BUG = 70
+EXIT_CONFIG = 78
+
 
 class Trouble(StrEnum):
     """Whose trouble it is; the value is the word that `status` and the journal show."""
@@ -68,12 +72,16 @@ class KeyTaken(Refused):
     """A conditional write found an object under its key."""
 
 
+class HandlerFailed(Refused):
+    """The address's handler did not say what to send for this file; the text begins with "handler: "."""
+
+
 class AlreadyRunning(SyncagentError):
     """Another agent holds this state directory or this base directory."""
 
 
 class JournalBroken(SyncagentError):
-    """The journal cannot be read or written; `reason` is in words for a person."""
+    """The journal cannot be read or written; the text says which and why, for a person."""
 
 
 class JournalLost(JournalBroken):

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from syncagent.core.constraints import MESSAGE_TYPE_PATTERN
 from syncagent.core.errors import Refused
 from syncagent.core.jsontext import parse_json
-from syncagent.core.keys import check_cloud_path
+from syncagent.core.keys import check_cloud_path, time_of
 from syncagent.core.places import GENERATED
 from syncagent.core.settings import MessageFields, SendAddress, Settings
 from syncagent.core.tree import TextError, plain
@@ -128,6 +128,12 @@ def _check_receipt(content: Mapping[str, object]) -> None:
         raise Refused("file_name is no string")
     if content.get("confirm_receipt") is not True:
         raise Refused("confirm_receipt is not true")
+
+
+def own_content(path: str, mtime_ns: int, *, name: str, **more: object) -> dict[str, object]:
+    """The content of the message that the agent makes for a file that sends itself; `name` is its id."""
+    when = time_of(mtime_ns).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    return {"id": name, "time": when, "file_name": path.rpartition("/")[2], "disk_path": path, **more}
 
 
 def time_in(content: Mapping[str, object], fields: MessageFields) -> datetime | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: The directory below the base directory that cameras write to.
@@ -47,12 +46,9 @@ class Places:
         root = max(roots, key=len)
         return root, path[len(root.rstrip("/")) + 1 :]
 
-    def name_of(self, absolute: str, *, data_dirs: Sequence[str] = ()) -> str | None:
-        """The path of a file that a person named; None when it lies under no root that is allowed.
-
-        `data_dirs`: further spellings of generated_data, such as the one with its links unresolved.
-        """
-        for root in (self.data_root, *data_dirs):
-            if absolute.startswith(root + "/"):
-                return self.path_of(absolute[len(root) + 1 :])
+    def name_of(self, absolute: str) -> str | None:
+        """The path of a file that a person named; None when it lies under no root that is allowed."""
+        relative = self.heard(absolute)
+        if relative:
+            return self.path_of(relative)
         return absolute if self.locate(absolute) else None

@@ -90,18 +90,16 @@ def judge_part(digest: Digest, *, etag: str | None, profile: StoreProfile) -> Ve
     return Verdict.READ_BACK if profile.etag_is_md5 is False else Verdict.NO_PROOF
 
 
-def multipart_etag(part_etags: Sequence[str]) -> str | None:
-    """The ETag of an object made of these parts, or None where theirs are no MD5s."""
-    if not part_etags or not all(is_md5_hex(etag) for etag in part_etags):
-        return None
-    joined = b"".join(bytes.fromhex(etag) for etag in part_etags)
-    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(part_etags)}"
+def multipart_etag(part_md5s: Sequence[bytes]) -> str:
+    """The ETag that S3 gives a multipart object: MD5 of the parts' MD5s, and how many there are."""
+    return f"{hashlib.md5(b''.join(part_md5s), usedforsecurity=False).hexdigest()}-{len(part_md5s)}"
 
 
 def judge_complete(part_etags: Sequence[str], *, etag: str | None, profile: StoreProfile) -> Verdict:
     """What the answer to a completion proves, given the ETags of parts that were proved one by one."""
     if not etag:
         return Verdict.NO_PROOF
-    if profile.etag_is_md5 is not False and etag.lower() == multipart_etag(part_etags):
+    are_md5s = bool(part_etags) and profile.etag_is_md5 is not False and all(is_md5_hex(each) for each in part_etags)
+    if are_md5s and etag.lower() == multipart_etag([bytes.fromhex(each) for each in part_etags]):
         return Verdict.PROVED
     return Verdict.READ_BACK

@@ -1,7 +1,7 @@
 """What to do about an error: the one place that turns a class of trouble into a wait.
 
-The arithmetic of waiting is tenacity's; this module says which of it applies. Sources of the figures: contract
-guarantee 9 (an outage ends within 30 s, a refused store is asked at most every 30 s).
+The arithmetic of waiting is tenacity's; this module says which of it applies. The figures keep sending going on within
+30 s of an outage's end, and a store that refuses everything from being asked more often than each half minute.
 """
 
 from __future__ import annotations
@@ -94,16 +94,16 @@ def _asked_wait_s(error: Transient | Blocked) -> float:
 class Gate:
     """Whether a store, or one address of it, is worth asking. Closed, it lets one request through at a time.
 
-    Not thread-safe: its owner holds a lock for the few lines that each call is. Times are monotonic seconds.
+    Not thread-safe: its owner holds a lock for the few lines that each call is. Times are monotonic seconds; `who`
+    tells apart those who ask, so that a request from before the closing gives back nothing that is another's.
     """
 
     def __init__(self) -> None:
         self.trouble: Trouble | None = None  # why it is closed; None while it is open
         self.reason = ""
         self.remedy = ""
-        self.closed_at = 0.0
         self._ask_at = 0.0
-        self._is_asking = False
+        self._asker: int | None = None  # whose request is on its way, to find out
         self._failures = 0
         self._closed_waits = 0
         self._passed_at = float("-inf")
@@ -112,51 +112,50 @@ class Gate:
     def is_open(self) -> bool:
         return self.trouble is None
 
-    def wait_s(self, now: float) -> float:
+    def wait_s(self, now: float, who: int) -> float:
         """Seconds until a request may go; 0 takes the permission: `passed`, `failed` or `unused` gives it back."""
         if self.trouble is None:
             return 0.0
-        if self._is_asking:
+        if self._asker is not None:
             return 1.0
         if now < self._ask_at:
             return self._ask_at - now
-        self._is_asking = True
+        self._asker = who
         return 0.0
 
     def asks_in_s(self, now: float) -> float | None:
         """Seconds until the next request may go; None when one may go now, is on its way, or need not ask."""
         return None if self.trouble is None or now >= self._ask_at else self._ask_at - now
 
-    def unused(self) -> None:
-        """The permission was not needed."""
-        self._is_asking = False
+    def unused(self, who: int) -> None:
+        """The permission, if there was one, was not needed."""
+        if self._asker == who:
+            self._asker = None
 
-    def passed(self, now: float) -> bool:
-        """A request succeeded. True when that opened the gate."""
+    def passed(self, now: float, who: int) -> bool:
+        """A request succeeded, of whatever age. True when that opened the gate."""
         was_closed = self.trouble is not None
         self.trouble, self.reason, self.remedy = None, "", ""
-        self._is_asking = False
+        self._asker = None
         self._failures = self._closed_waits = 0
         self._passed_at = now
         return was_closed
 
-    def failed(self, error: Transient | Blocked, now: float) -> bool:
+    def failed(self, error: Transient | Blocked, now: float, who: int) -> bool:
         """A request failed in a way that may be everybody's. True when that closed the gate."""
         was_open = self.trouble is None
-        if not was_open and now < self._ask_at:
+        if not was_open and self._asker != who:
             # On its way since before the gate closed. That all workers met the same trouble is one piece of news:
             # counted each, they would make the first wait as long as the sixth.
             self._ask_at = max(self._ask_at, now + _asked_wait_s(error))
             return False
-        self._is_asking = False
+        self._asker = None
         self._failures += 1
         one_is_enough = error.trouble in EVERYBODYS or (
             error.trouble is Trouble.LINK and now - self._passed_at > FRESH_S
         )
         if was_open and not one_is_enough and self._failures < FAILURES_TO_CLOSE:
             return False
-        if was_open:
-            self.closed_at = now
         self.trouble, self.reason = error.trouble, str(error)
         self.remedy = error.remedy if isinstance(error, Blocked) else ""
         self._closed_waits += 1

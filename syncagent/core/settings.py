@@ -147,6 +147,7 @@ class HandlerSettings:
 
     name: str
     source: str
+    timeout_s: float = 60.0
 
 
 @attrs.frozen(kw_only=True)

@@ -6,7 +6,7 @@ inactive objects are checked for everything else. Reading files and the device's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from syncagent.core.keywords import IDENTITIES, replace_keywords
 from syncagent.core.ownership import Ownership, judge_ownership, text_at
 from syncagent.core.settings import (
     MessageFields,
+    SendAddress,
     Settings,
     System,
     SystemKeys,
@@ -113,7 +114,7 @@ class _Assembly:
                     "add a file to addresses/, or name one in the system file",
                 )
             )
-        warnings = (*self.files.warnings, *self.ownership.warnings)
+        warnings = (*self.files.warnings, *self.ownership.warnings, *_slow(addresses, system))
         return Settings(
             system=system,
             addresses=tuple(addresses),
@@ -230,6 +231,17 @@ class _Assembly:
 
     def _replaced(self, kind: str, node: Node, words: Mapping[str, str], report: Any) -> Node:
         return replace_keywords(node, words, literal=SECRETS.get(kind, frozenset()), report=report)
+
+
+def _slow(addresses: Sequence[SendAddress], system: System) -> list[str]:
+    """Addresses that gather for longer than a file may stay unsent: the status would be unhealthy before each tick."""
+    limit_s = system.health.max_unsent_s
+    return [
+        f"addresses/{address.name}: a duration of {address.duration:g} s is above health.max_unsent_s, {limit_s:g}:"
+        " files that only wait for their turn make the status unhealthy"
+        for address in addresses
+        if not isinstance(address.duration, str) and address.duration > limit_s
+    ]
 
 
 def _say_nothing(node: Node, key: str, what: str, remedy: str) -> None:

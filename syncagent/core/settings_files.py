@@ -91,6 +91,7 @@ class HandlerFile:
         ]
         | None
     ) = None
+    timeout_s: Annotated[float, c.within(1, 3_600)] = 60.0
 
 
 @attrs.frozen(kw_only=True)

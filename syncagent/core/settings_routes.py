@@ -284,7 +284,7 @@ class Routes:
             return None
         self._record((use.kind, use.name, "handler"), found)
         self.origins[(use.kind, use.name, "handler", "name")] = _place(node.members["handler"])
-        return HandlerSettings(name=parsed.handler, source=written.source)
+        return HandlerSettings(name=parsed.handler, source=written.source, timeout_s=written.timeout_s)
 
 
 def _is_given(node: Node, key: str) -> bool:

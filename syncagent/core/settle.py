@@ -61,7 +61,6 @@ class Settling:
         self.limit = limit
         self._entries: dict[str, Entry] = {}
         self._due: list[tuple[float, str]] = []
-        self.refused = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,7 +90,6 @@ class Settling:
         entry = self._entries.get(path)
         if entry is None:
             if self.room <= 0:
-                self.refused += 1
                 return False
             look_at = now + min(settle_s, self._longest_look_s)
             entry = Entry(facts, settle_s, max_unsettled_s, first=now, since=now, look_at=look_at)

@@ -1,6 +1,6 @@
 """The status object: what the board and the journal say, in the one form that people and programs read.
 
-Contract section 6 names the fields; fields are added, never renamed.
+Programs read it, so fields are added, never renamed.
 """
 
 from __future__ import annotations

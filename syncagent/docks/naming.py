@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from syncagent.core.keys import Naming
@@ -53,3 +54,10 @@ def naming_of(row: Row, address: SendAddress, places: Places, fields: MessageFie
         mtime_ns=row.facts.mtime_ns,
         message_time=time_in(content, fields),
     )
+
+
+def key_beside(row: Row, address: SendAddress, places: Places, fields: MessageFields, *, name: str) -> str:
+    """The key that a file of that name beside a version would have. Raises: KeyTooLong, Refused."""
+    naming = naming_of(row, address, places, fields)
+    head = naming.relative_path.rpartition("/")[0]
+    return replace(naming, relative_path=f"{head}/{name}" if head else name).key()

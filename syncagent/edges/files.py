@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from enum import Enum
 
 from syncagent.core.errors import AlreadyRunning, FileChanged, FileVanished, Transient, Trouble
 from syncagent.core.model import Digest, Facts
+from syncagent.edges.clock import Stop
 
 #: Errors of a disk, not of a file: the same read may succeed when the disk is back.
 DISK_ERRNOS = frozenset(
@@ -27,6 +29,8 @@ DISK_ERRNOS = frozenset(
 )
 READ_BYTES = 256 * 1024
 _ALL = 1 << 64
+#: Together a second: far longer than a question takes, and a second agent is still refused soon.
+TAKE_ATTEMPTS, TAKE_PAUSE_S = 50, 0.02
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -58,8 +62,13 @@ class Listing:
     files: dict[str, Facts] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
     odd: dict[str, str] = field(default_factory=dict)  # name -> "link" | "fifo" | "socket" | "device"
+    unreadable: dict[str, str] = field(default_factory=dict)  # name -> why nobody can say what it is
     error: str = ""  # why it could not be read to its end
     missing: bool = False  # it is not there (any more)
+
+    @property
+    def entries(self) -> int:
+        return len(self.files) + len(self.directories) + len(self.odd) + len(self.unreadable)
 
 
 def facts_of(status: os.stat_result) -> Facts:
@@ -119,17 +128,8 @@ def scan_directory(root: str, path: str, *, chunk: int = 2_000) -> Iterator[List
     try:
         with open_directory(root, path) as fd, os.scandir(fd) as entries:
             for entry in entries:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    listing.files[entry.name] = facts_of(status)
-                elif stat.S_ISDIR(status.st_mode):
-                    listing.directories.append(entry.name)
-                else:
-                    listing.odd[entry.name] = kind_of(status.st_mode)
-                if len(listing.files) >= chunk:
+                _note(listing, entry)
+                if listing.entries >= chunk:
                     yield listing
                     listing = Listing(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -139,6 +139,23 @@ def scan_directory(root: str, path: str, *, chunk: int = 2_000) -> Iterator[List
         listing.missing = error.errno == errno.ELOOP
         listing.error = "" if listing.missing else words(error)
     yield listing
+
+
+def _note(listing: Listing, entry: os.DirEntry[str]) -> None:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        # One damaged inode: the other files of its directory are none the worse for it.
+        listing.unreadable[entry.name] = words(error)
+        return
+    if stat.S_ISREG(status.st_mode):
+        listing.files[entry.name] = facts_of(status)
+    elif stat.S_ISDIR(status.st_mode):
+        listing.directories.append(entry.name)
+    else:
+        listing.odd[entry.name] = kind_of(status.st_mode)
 
 
 def look(root: str, path: str) -> os.stat_result | None:
@@ -204,7 +221,7 @@ def ask_lease(fd: int) -> tuple[Lease, str]:
     """Whether anyone has the file open for writing, mapped writers included (fcntl(2), F_SETLEASE with F_RDLCK).
 
     The lease is given back at once: a writer that opens the file meanwhile is held up by the kernel and SIGIO is
-    sent to this process, which must ignore it (`ignore_lease_signal`).
+    sent to this process, which must ignore it (`Supervisor.catch_signals`).
     """
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -363,19 +380,36 @@ class Hold:
     """An exclusive claim on a file, ended by `release` or by the end of the process."""
 
     def __init__(self, path: str) -> None:
-        """Raises: AlreadyRunning, with the PID of the holder."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        """Raises: AlreadyRunning, with the PID of the holder; Transient(DISK)."""
+        self._fd = -1
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._take()
+            pid_line = f"{os.getpid()}\n".encode()
+            # Written only when it differs: a start must not cost the card more than it has to.
+            if os.pread(self._fd, 32, 0) != pid_line:
+                # In this order, what a killed agent left makes room on a full disk.
+                os.pwrite(self._fd, pid_line, 0)
+                os.ftruncate(self._fd, len(pid_line))
+        except BlockingIOError as error:
             pid = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             raise AlreadyRunning(f"PID {pid} already runs with {os.path.dirname(path)}") from error
-        pid_line = f"{os.getpid()}\n".encode()
-        # Written only when it differs: a start must not cost the card more than it has to.
-        if os.pread(self._fd, 32, 0) != pid_line:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, pid_line, 0)
+        except OSError as error:
+            if self._fd >= 0:
+                os.close(self._fd)
+            raise Transient(f"cannot lock {path}: {words(error)}", trouble=Trouble.DISK) from error
+
+    def _take(self) -> None:
+        """Whoever asks `is_held` has the lock for a moment: only one that stays taken is another agent's."""
+        for attempt in range(TAKE_ATTEMPTS + 1):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if attempt == TAKE_ATTEMPTS:
+                    raise
+                Stop().wait(TAKE_PAUSE_S)
 
     def release(self) -> None:
         os.ftruncate(self._fd, 0)
@@ -436,6 +470,19 @@ def unlink(root: str, path: str) -> None:
     head, _, name = path.rpartition("/")
     with open_directory(root, head) as directory:
         os.unlink(name, dir_fd=directory)
+
+
+def remove_tree(root: str, name: str) -> None:
+    """Remove a directory of our own directly below a root, with all that is in it; no link is followed.
+
+    Raises: Transient(DISK).
+    """
+    try:
+        shutil.rmtree(os.path.join(root, name))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Transient(f"cannot remove {root}/{name}: {words(error)}", trouble=Trouble.DISK) from error
 
 
 def make_below(root: str, path: str, *, mode: int) -> None:

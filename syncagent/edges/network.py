@@ -6,6 +6,7 @@ Reads /proc, and asks NetworkManager's own tool. Not being able to tell is no er
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 
@@ -47,6 +48,7 @@ def is_flagged_metered(interface: str) -> bool:
             capture_output=True,
             text=True,
             timeout=NMCLI_TIMEOUT_S,
+            env={**os.environ, "LC_ALL": "C", "LANGUAGE": ""},  # its words are translated
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

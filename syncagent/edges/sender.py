@@ -144,7 +144,11 @@ def new_session() -> Any:
 
 def find_region() -> str:
     """The region that the environment or the profile names."""
-    files = (os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"), "~/.aws/credentials", "~/.boto", "/etc/boto.cfg")
+    files = (
+        os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
+        os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+        *("~/.boto", "/etc/boto.cfg"),
+    )
     if not any(os.path.exists(os.path.expanduser(name)) for name in files):
         # Without a file only the environment can name one, and that needs no library: it costs a third of the start.
         return os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION

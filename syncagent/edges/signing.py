@@ -1,8 +1,8 @@
 """The time and the signature of every request to the store.
 
 Owns the one clock that signs (`StoreClock`) and the only use of credentials. Promises: the payload's SHA-256
-is always signed, a key is percent-encoded exactly once, and nothing secret is in a `repr`. Never signs with
-awscrt, importable or not: that one ignores our clock. Leaves to others: what a refused signature means.
+is always signed, a key is percent-encoded exactly once, and nothing secret is in a `repr`. Leaves to others: the
+arithmetic (`sigv4`), and what a refused signature means.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from syncagent.core.errors import Blocked, Transient, Trouble
 from syncagent.core.skew import Anchor, correct, is_doubtful, is_worth_repeating
 from syncagent.edges.sigv4 import sign
 
-#: Headers of botocore that would be signed for nothing, and those that this module sets itself.
+#: Headers of botocore that would be signed for nothing, and those that the signature brings itself.
 _DROPPED = frozenset(
     {
         "amz-sdk-invocation-id",

@@ -1,4 +1,4 @@
-"""The service manager's side of sd_notify(3): READY, WATCHDOG, STOPPING, EXTEND_TIMEOUT, STATUS.
+"""The service manager's side of sd_notify(3): READY, WATCHDOG, STOPPING.
 
 Silent where there is no service manager. Source of the protocol: the manual page sd_notify(3).
 """

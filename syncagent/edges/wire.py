@@ -157,7 +157,7 @@ class Wire:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if place.proxy and scheme == "http":
             target = f"http://{parts.netloc.rpartition('@')[2]}{target}"
-        # As botocore's signer sees it: no user part, and no port where it is the scheme's own.
+        # As the signature has it: no user part, and no port where it is the scheme's own.
         name = f"[{host}]" if ":" in host else host
         is_usual = port == (443 if scheme == "https" else 80)
         lines = [f"{method} {target} HTTP/1.1", f"Host: {name if is_usual else f'{name}:{port}'}"]

@@ -33,6 +33,8 @@ SLICE = 500
 SLICE_S = 0.05
 #: Scans may take this share of the time; a slow card is scanned less often.
 SCAN_SHARE = 0.02
+#: Names of what a scan could not read that are kept for the status.
+MAX_UNREADABLE = 1_000
 #: Without a hint, the intake still looks around this often: doorbell, other processes' requests.
 IDLE_S = 1.0
 #: Rows that wait for their files and are looked after in one round: 10,000 of them are through in less than a minute.
@@ -99,7 +101,6 @@ class Intake:
         self._next_scan = clock.monotonic()
         self._next_check = clock.monotonic()
         self._is_recording = False  # files are between settling and the journal
-        self._why = "start"
         self.full_scans = 0
         self._last_scan: Scan | None = None
         self._no_lease: dict[str, str] = {}
@@ -219,7 +220,7 @@ class Intake:
         last = self._last_scan
         if last and last.unreadable:
             path, why = next(iter(last.unreadable.items()))
-            reasons.append(f"{len(last.unreadable)} directories cannot be read, {path}: {why}")
+            reasons.append(f"{len(last.unreadable)} cannot be read, {path}: {why}")
         more = {
             "settling": len(self.settling),
             "watches": heard.watches,
@@ -297,12 +298,12 @@ class Intake:
         """Whether the file is news; if so it settles. False when it is news and there is no room for it."""
         owner = self._territory.owner_of(place)
         wanted = {address.name for address in owner.wanting(place)} if owner else set()
-        wanted |= {row.address for row in known if row.state in OWED}
+        wanted |= {row.address for row in known if row.state in OWED or row.is_unsettled}
         path = self._places.path_of(place)
         by_address = {row.address: row for row in known}
         for address in wanted:
             row = by_address.get(address)
-            if row is not None and row.facts == facts and not row.is_expected:
+            if row is not None and row.facts == facts and not row.is_expected and not row.is_unsettled:
                 continue
             return self.settling.see(
                 path,
@@ -417,11 +418,12 @@ class Intake:
         addresses = {address.name for address in owner.wanting(place)} if owner and place is not None else set()
         wanted = frozenset(addresses)
         known = {row.address: row for row in self._journal.known_at(path)}
-        addresses |= {row.address for row in known.values() if row.state in OWED}
+        addresses |= {row.address for row in known.values() if row.state in OWED or row.is_unsettled}
         arrivals = []
         for address in sorted(addresses):
             row = known.get(address)
-            if row and row.state is State.CONFIRMED and _only_refaced(row.facts, facts):
+            follows = row is not None and row.is_unsettled and not is_unsettled
+            if row and row.state is State.CONFIRMED and _only_refaced(row.facts, facts) and not follows:
                 # The same size and mtime under a new ctime or inode: hashed again later, one by one.
                 if row.facts != facts and not self._on_recheck(row, path, facts):
                     logger.debug("recheck later path=%s", path)
@@ -487,6 +489,11 @@ class Intake:
                 listing.error,
                 "let the agent's user read and enter the directory",
             )
+        for name, why in listing.unreadable.items():
+            path = self._places.path_of(f"{place}/{name}" if place else name)
+            if len(scan.unreadable) < MAX_UNREADABLE:
+                scan.unreadable[path] = why
+            self._board.complain(path, "scan", why, "check the file system for errors")
         scan.odd.update(listing.odd.values())
         for name in listing.directories:
             inner = f"{place}/{name}" if place else name
@@ -524,15 +531,17 @@ class Intake:
             if not rows:
                 return
             after = rows[-1][0]
-            try:
-                lost = [row_id for name, row_id in rows if not self._is_file(f"{relative}/{name}".lstrip("/"))]
-            except Transient as error:
-                self._complain(directory, error)
-                return
-            self._journal.vanished(lost)
+            self._journal.vanished(
+                row_id for name, row_id in rows if self._is_lost(directory, f"{relative}/{name}".lstrip("/"))
+            )
 
-    def _is_file(self, place: str) -> bool:
-        return files.is_file(files.look(self._places.data_root, place))
+    def _is_lost(self, directory: str, place: str) -> bool:
+        """Whether there surely is no file; what cannot be told of one is asked of the others all the same."""
+        try:
+            return not files.is_file(files.look(self._places.data_root, place))
+        except Transient as error:
+            self._complain(directory, error)
+            return False
 
     def _end_scan(self, scan: Scan) -> None:
         self._scan = None

@@ -1,7 +1,8 @@
-"""The process is ended before and after every call into every edge, and started again: guarantee 5.
+"""The process is ended before and after every call into every edge, and started again.
 
-Also statements of the database and single sends and receives of a socket are points, so that a transaction is cut
-in its middle and a request before, within and behind its body.
+Shows the README's promise of what a kill at any instruction does not do. Also statements of the database and
+single sends and receives of a socket are points, so that a transaction is cut in its middle and a request before,
+within and behind its body.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from queue import SimpleQueue
 
 import pytest
 
+from syncagent import post
 from tests.agent import Agent, integrity, is_own, regular_files, sent, suffixed
 from tests.fault.mortal import DIED, PART_BYTES, Driver, points_in
 from tests.servers import Event, VerifyingS3
@@ -79,6 +81,8 @@ class Bench:
         assert driver.run(**self.job(agent)) == 0, agent.log()
         for name, content in files.items():
             agent.write(name, content)
+        # A message that was acknowledged asks for one of them under another key.
+        post("image_info", {"file_name": "day/b.jpg", "cloud_path": agent.key("asked.jpg")}, base_dir=agent.base_dir)
         return agent, files, first
 
     def points(self, driver: Driver) -> list[str]:
@@ -128,9 +132,12 @@ class Bench:
         objects = {key: body for key, body in sent(self.store).items() if key.startswith(agent.key(""))}
         expected = {agent.key(name): content for name, content in files.items()}
         expected[agent.key("old.jpg")] = first
+        expected[agent.key("asked.jpg")] = files["day/b.jpg"]
         expected[suffixed(agent.key("old.jpg"), files["old.jpg"])] = files["old.jpg"]
         if objects != expected:
             wrong.append(f"the bucket holds {sorted(objects)}, not {sorted(expected)} with their bytes")
+        if regular_files(os.path.join(agent.base_dir, "generated_data", "messages")):
+            wrong.append("a message is still in the inbox, or was rejected")
         if regular_files(agent.data_dir) != files:
             wrong.append("a local file is not what it was")
         # The store takes no body that was not announced whole; what was announced must be a finished version.

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments while files arrive: guarantee 5, from outside.
+"""SIGKILL at random moments while files arrive: the README's promise of what a kill does not do, from outside.
 
 The seed is printed, and taken from TEST_SEED when that is set.
 """

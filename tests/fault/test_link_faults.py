@@ -1,7 +1,8 @@
-"""Every kind of trouble that a link, a store or a clock makes, played through real processes: guarantees 4, 9 and 10.
+"""Every kind of trouble that a link, a store or a clock makes, played through real processes.
 
-Each scene is one test and one line of the table of faults. They are played side by side, because most of their time
-is waiting.
+They show the README's promises that an outage fails no file and that confirmed means proved, and that the status says
+what is wrong meanwhile. Each scene is one test and one line of the table of faults. They are played side by side,
+because most of their time is waiting.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A large upload goes on where it stopped, whatever stopped it, and touches no upload of others: guarantee 6."""
+"""A large upload goes on where it stopped, whatever stopped it, and touches no upload of others."""
 
 from __future__ import annotations
 

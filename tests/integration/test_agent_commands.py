@@ -1,4 +1,4 @@
-"""The commands as a user types them, each in a process of its own: contract sections 5 and 6."""
+"""The commands as a user types them, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -203,6 +205,22 @@ def test_status_has_every_field_and_tells_by_its_exit_code(agent: Agent, verifyi
     assert refused["last_errors"]
 
 
+def test_an_agent_that_hangs_is_not_healthy(agent: Agent) -> None:
+    process = agent.start()
+    process.send_signal(signal.SIGSTOP)
+    try:
+        status = read_status(agent, code=1)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    check_fields(status)
+    assert (status["running"], status["pid"], status["state"]) == (True, process.pid, "broken")
+    facts = status["facts"]
+    assert isinstance(facts, dict)
+    silent = {"ok": False, "state": "silent", "reason": f"PID {process.pid} does not answer"}
+    assert facts["watcher"] == facts["uploader"] == silent
+    wait_until(lambda: read_status(agent, code=0)["healthy"] is True, what="it answers again")
+
+
 def test_status_for_people_names_the_state(agent: Agent) -> None:
     agent.start()
     result = agent.cli("status")
@@ -305,6 +323,34 @@ def test_what_was_sent_while_the_agent_was_down_goes_when_it_runs(agent: Agent, 
     assert agent.cli("send", path).returncode == 0
     assert agent.run_once().returncode == 0
     assert sent(verifying) == {agent.key("asked.jpg"): b"asked"}
+
+
+def test_a_command_after_an_edit_does_not_change_where_the_running_agent_sends(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    def stores() -> list[object]:
+        with closing(sqlite3.connect(os.path.join(agent.state_dir, "journal.db"))) as connection:
+            return [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("address", "residence")]
+
+    agent.start()
+    path = agent.write("a.jpg", b"a")
+    before = stores()
+    agent.configure(verifying.endpoint_url, bucket="moved")
+    for command in (("ls",), ("retry", "--all"), ("send", path), ("status",)):
+        assert agent.cli(*command).returncode == 0
+    assert stores() == before
+    agent.kill()
+    assert agent.cli("ls").returncode == 0
+    assert agent.cli("status").returncode == 3
+    assert stores() == before
+    assert agent.run_once().returncode == 0
+    assert stores() != before
+
+
+def test_looking_makes_no_journal(agent: Agent) -> None:
+    assert agent.cli("ls").returncode == 0
+    assert read_status(agent, code=3)["oldest_unsent_s"] is None
+    assert not os.path.exists(agent.state_dir)
 
 
 # -- the examples -----------------------------------------------------------------------------------------------------

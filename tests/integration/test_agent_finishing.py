@@ -1,4 +1,7 @@
-"""When a file counts as finished, and what never counts as a file: guarantees 1 to 3, on a running agent."""
+"""When a file counts as finished, and what never counts as a file, on a running agent.
+
+Shows the README's promises of which files reach the bucket, and which bytes of them.
+"""
 
 from __future__ import annotations
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from syncagent import supervisor
 from syncagent.app import App
 from syncagent.assembly import Directories
 from syncagent.core.errors import JournalBroken
+from syncagent.core.model import OWED
 from syncagent.edges.configfiles import identify, load_settings
+from syncagent.edges.journal import Journal
 from tests.agent import Agent, sent
 from tests.servers import VerifyingS3
 
@@ -55,6 +60,70 @@ def test_run_once_does_not_end_between_settling_and_recording(
     monkeypatch.setattr(app.journal, "record", slowly)
     assert app.run_once(10) == 0
     assert sent(verifying) == {agent.key("a.jpg"): b"a"}
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_run_once_sees_what_another_process_asked_for_at_the_last_moment(
+    agent: Agent, verifying: VerifyingS3, monkeypatch: pytest.MonkeyPatch, is_readable: bool
+) -> None:
+    app = app_of(agent)
+    is_idle, refresh = app.intake.is_idle, app.journal.refresh
+    asked: list[int] = []
+    failures = iter(() if is_readable else [JournalBroken("disk I/O error")])
+
+    def ask_when_idle() -> bool:
+        if is_idle() and app.journal.count_of(*OWED) == 0 and not asked:
+            other = Journal(agent.state_dir, app.clock)
+            asked.append(other.ask("upload", "generated_data/camera/a.jpg", cloud_path="again.jpg"))
+            other.close()
+        return is_idle()
+
+    def read_at_last() -> None:
+        if asked and threading.current_thread() is threading.main_thread():
+            for failure in failures:
+                raise failure
+        refresh()
+
+    monkeypatch.setattr(app.intake, "is_idle", ask_when_idle)
+    monkeypatch.setattr(app.journal, "refresh", read_at_last)
+    assert app.run_once(10) == 0
+    assert asked and sent(verifying) == {agent.key("a.jpg"): b"a", "again.jpg": b"a"}
+    assert next(failures, None) is None
+
+
+def test_commits_that_fail_for_a_while_end_nothing_and_lose_nothing(
+    agent: Agent, verifying: VerifyingS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "backoff_s", lambda *_, **__: 0.01)
+    for number in range(20):
+        agent.write(f"{number}.jpg", bytes([number]))
+    app = app_of(agent)
+    failures = itertools.count()
+
+    class Failing:
+        """A connection whose commits find the disk full: after the start all of them, later two of three."""
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+        def execute(self, query: str, *values: Any) -> Any:
+            if query == "COMMIT":
+                count = next(failures)
+                if 0 < count < 60 or (count < 300 and count % 3):
+                    raise sqlite3.OperationalError("database or disk is full")
+            return self._connection.execute(query, *values)
+
+    monkeypatch.setattr(app.journal, "_writer", Failing(app.journal._writer))
+    assert app.run_once(10) == 0
+    assert next(failures) > 60
+    assert app.supervisor.exit_code == 0
+    assert agent.missing(sent(verifying)) == []
+    assert all(state == "confirmed" for _, state, _ in agent.rows())
+    facts = app.board.facts()
+    assert all(fact.ok for name, fact in facts.items() if name.startswith("disk/")), facts
 
 
 def test_files_that_the_journal_did_not_take_are_found_again(

@@ -1,4 +1,4 @@
-"""What the disk does while a worker has a file in its hands: guarantees 8 and 9."""
+"""What the disk does while a worker has a file in its hands."""
 
 from __future__ import annotations
 

@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from syncagent.core.errors import FileChanged, JournalBroken
-from syncagent.core.model import TRANSITIONS, Digest, Facts, Part, State
-from syncagent.edges.journal import Arrival, Ask, Journal, Row, Tally
+from syncagent.core.model import TRANSITIONS, Digest, Facts, ObjectFacts, Part, State
+from syncagent.edges.journal import Arrival, Ask, Journal, Row, Tally, schema
 from syncagent.edges.journal.arrivals import RECENT
+from syncagent.edges.journal.base import MAX_MOVED
 from syncagent.edges.journal.deliveries import MANY
 from syncagent.edges.journal.schema import PAGE_BYTES, STEPS
 from tests.fakes import FakeClock
+from tests.servers import program
 
 STORES = {"a": "s3 one", "b": "s3 one", "c": "s3 two"}
 SETTLED = dict.fromkeys(State, 0)
@@ -302,6 +304,58 @@ def test_an_unsettled_version_says_so_and_the_finished_one_follows(journal: Jour
     assert not journal.listing()[-1].is_unsettled
 
 
+@pytest.mark.parametrize(
+    ("state", "then"),
+    [
+        (State.READY, State.SUPERSEDED),
+        (State.WAITING, State.SUPERSEDED),
+        (State.PARKED, State.SUPERSEDED),
+        (State.GONE, State.GONE),
+        (State.SENDING, State.SENDING),
+        (State.CONFIRMED, State.REMOVED),
+    ],
+)
+@pytest.mark.parametrize("cloud_path", [None, "k/log"])
+def test_the_finished_version_follows_although_its_facts_are_those_of_the_unsettled_one(
+    journal: Journal, state: State, then: State, cloud_path: str | None
+) -> None:
+    unsettled = Arrival("a", "generated_data/log", facts(), is_unsettled=True, is_wanted=cloud_path is None)
+    finished = Arrival("a", "generated_data/log", facts(), is_wanted=cloud_path is None)
+    if cloud_path is not None:
+        journal.ask("a", "generated_data/log", cloud_path=cloud_path)
+    journal.record([unsettled])
+    (row,) = journal.listing()
+    if state is State.SENDING:
+        journal.sending(row, "k", digest())
+    elif state is State.CONFIRMED:
+        confirm(journal, row)
+    elif state is State.WAITING:
+        journal.defer(row, reason="link", wait_s=9)
+    elif state is not State.READY:
+        journal.finish(row, state)
+    is_owed = cloud_path is None or state is not State.GONE
+    assert journal.record([finished]) == is_owed
+    assert states(journal) == [then, State.READY][: 1 + is_owed]
+    assert (journal.listing()[-1].is_unsettled, journal.listing()[-1].cloud_path) == (not is_owed, cloud_path)
+    if is_owed:
+        assert journal.record([unsettled, finished]) == 0
+        assert journal.tally() == recounted(journal)
+
+
+def test_what_a_worker_confirms_after_the_finished_version_was_recorded_does_not_stand_for_it(journal: Journal) -> None:
+    journal.record([Arrival("a", "generated_data/log", facts(), is_unsettled=True)])
+    row = journal.claim(("a",))
+    assert row is not None
+    journal.record([Arrival("a", row.path, facts())])
+    journal.confirm(row, key="k", digest=digest(), etag="e")
+    journal.let_go(row)
+    assert states(journal) == [State.REMOVED, State.READY]
+    assert (journal.occupant("a", "k"), journal.is_flagged("a", "k")) == (digest().sha256, True)
+    confirm(journal, journal.listing()[-1])
+    assert (journal.occupant("a", "k"), journal.is_flagged("a", "k")) == (digest().sha256, False)
+    assert not journal.is_flagged("a", "other")
+
+
 # -- claims -----------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +364,12 @@ def drain(journal: Journal, addresses: tuple[str, ...] = ("a",), **how: Any) -> 
     while (row := journal.claim(addresses, **how)) is not None:
         taken.append(row.path.rpartition("/")[2])
     return taken
+
+
+def drain_one(journal: Journal) -> str:
+    row = journal.claim(("a",))
+    assert row is not None
+    return row.path.rpartition("/")[2]
 
 
 @pytest.mark.parametrize(
@@ -326,6 +386,23 @@ def test_claims_come_in_the_order_that_is_asked_for(journal: Journal, order: str
         add(journal, f"generated_data/{name}", number, size=size)
     assert drain(journal, order=order) == expected
     assert drain(journal, order=order) == []
+
+
+def test_a_file_can_be_recorded_while_another_thread_reads_anew_what_is_remembered(journal: Journal) -> None:
+    add(journal, "generated_data/1")
+    assert journal.claim(("a",), order="newest") is not None
+
+    class Batches(dict[Any, Any]):
+        """Whoever looks at them gets the old ones, and the journal new ones."""
+
+        def __iter__(self) -> Iterator[Any]:
+            keys = list(super().__iter__())
+            journal._batches = {}
+            return iter(keys)
+
+    journal._batches = Batches(journal._batches)
+    add(journal, "generated_data/2")
+    assert drain(journal, order="newest") == ["2"]
 
 
 @pytest.mark.parametrize("order", ["newest", "newest_first_with_backfill", "smallest"])
@@ -346,7 +423,7 @@ def test_a_file_that_failed_comes_after_all_that_did_not(journal: Journal) -> No
         assert poison is not None
         journal.defer(poison, reason="x", wait_s=0)
         journal.let_go(poison)
-    journal.wake_due()
+    journal.wake_due(("a",))
     assert drain(journal) == [f"{n:03}" for n in (*range(3, 200), 0, 1, 2)]
 
 
@@ -486,17 +563,17 @@ def test_an_address_that_moves_to_another_store_finds_no_occupants_there(journal
 
 def test_a_deferred_row_is_due_by_the_monotonic_clock(journal: Journal, clock: FakeClock) -> None:
     row = add(journal)
-    assert journal.next_due_s() is None
+    assert journal.next_due_s(("a",)) is None
     journal.defer(row, reason="link", wait_s=10)
     now = journal.row(row.id)
     assert (now.state, now.reason, now.attempts) == (State.WAITING, "link", 1)
     clock.jump(1e9)
-    assert journal.wake_due() == 0
+    assert journal.wake_due(("a",)) == 0
     clock.jump(-2e9)
     clock.advance(9)
-    assert (journal.wake_due(), journal.next_due_s()) == (0, 1.0)
+    assert (journal.wake_due(("a",)), journal.next_due_s(("a",))) == (0, 1.0)
     clock.advance(2)
-    assert (journal.next_due_s(), journal.wake_due(), journal.next_due_s()) == (0.0, 1, None)
+    assert (journal.next_due_s(("a",)), journal.wake_due(("a",)), journal.next_due_s(("a",))) == (0.0, 1, None)
     assert (journal.row(row.id).state, journal.row(row.id).reason, journal.row(row.id).attempts) == (State.READY, "", 1)
 
 
@@ -505,10 +582,19 @@ def test_rows_that_wait_for_the_store_wake_together_or_some_at_a_time_with_their
 ) -> None:
     for number, reason in enumerate(["link", "link", "store", "file: x"]):
         journal.defer(add(journal, f"generated_data/{number}"), reason=reason, wait_s=99)
-    assert journal.wake(["link", "store"], limit=1) == 1
-    assert journal.wake(["link", "store"]) == 2
-    assert journal.wake(["link", "store"]) == 0
+    assert journal.wake(["link", "store"], ("a",), limit=1) == 1
+    assert journal.wake(["link", "store"], ("a",)) == 2
+    assert journal.wake(["link", "store"], ("a",)) == 0
     assert [(row.state, row.attempts) for row in journal.listing()] == [(State.READY, 0)] * 3 + [(State.WAITING, 1)]
+
+
+def test_rows_of_other_addresses_go_on_waiting(journal: Journal) -> None:
+    for number, address in enumerate("ab"):
+        journal.defer(add(journal, f"generated_data/{number}", address=address), reason="link", wait_s=10 * number)
+    assert journal.wake(["link"], ("b",)) == 1
+    assert [(row.state, row.attempts) for row in journal.listing()] == [(State.WAITING, 1), (State.READY, 0)]
+    assert (journal.next_due_s(("a",)), journal.next_due_s(("b", "c")), journal.next_due_s(("a", "b"))) == (0, None, 0)
+    assert (journal.wake_due(("b",)), journal.wake_due(("a", "b"))) == (0, 1)
 
 
 def test_a_released_row_is_not_charged_with_the_attempt(journal: Journal) -> None:
@@ -711,6 +797,57 @@ def test_a_durable_write_that_shares_its_commit_makes_the_whole_commit_durable(j
     assert commits.modes == ["NORMAL", "FULL"]
 
 
+# -- what is remembered in memory ---------------------------------------------------------------------------------
+
+
+class Full:
+    """A connection to a disk on which no commit finds room."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(statement, *values)
+
+
+def test_what_a_full_disk_rolled_back_leaves_no_mark_behind(journal: Journal) -> None:
+    rows = [add(journal, f"generated_data/{n}") for n in range(3)]
+    writer = journal._writer
+    journal._writer = Full(writer)  # type: ignore[assignment]
+    for _ in range(3):
+        with pytest.raises(JournalBroken):
+            journal.vanished(row.id for row in rows)
+    journal._writer = writer
+    assert (journal._moving, journal._moved) == ([], set())
+    assert drain(journal) == ["0", "1", "2"]
+
+
+def test_marks_of_rows_that_moved_do_not_pile_up_while_nobody_claims(journal: Journal) -> None:
+    count = 2 * MAX_MOVED
+    journal.record([Arrival("a", f"generated_data/{n}", facts(n)) for n in range(count)])
+    assert drain_one(journal) == "0"  # from a batch that is old by now
+    for first in range(0, count - 10, 1_000):
+        journal.vanished(range(first + 1, min(first + 1_001, count - 9)))
+        assert len(journal._moved) <= MAX_MOVED
+    assert drain(journal) == [str(n) for n in range(count - 10, count)]
+
+
+def test_an_upload_that_ended_is_not_remembered(journal: Journal) -> None:
+    for number in range(2):
+        row = add(journal, f"generated_data/{number}")
+        journal.upload_begun(row, "u", key="k", sha256=digest().sha256, part_bytes=5)
+        if number:
+            journal.upload_ended(row.id)
+        else:
+            confirm(journal, row)
+    assert journal._uploads == set()
+
+
 # -- multipart --------------------------------------------------------------------------------------------------------
 
 
@@ -777,6 +914,34 @@ def test_an_address_that_only_another_process_knew_can_be_asked_and_counted(
     theirs.set_stores({**STORES, "new": "s3 four"})
     add(theirs, address="new")
     assert ours.tally()[("new", State.READY, "")].files == 1
+
+
+def test_where_a_process_sends_to_is_what_it_was_told_whatever_another_one_writes(
+    open_journal: Callable[..., Journal],
+) -> None:
+    ours, theirs = open_journal(), open_journal()
+    confirm(ours, add(ours))
+    theirs.set_stores({**STORES, "a": "s3 three"})
+    ours.refresh()
+    assert ours.occupant("a", "k") == digest().sha256
+    ours.note_foreign("a", [ObjectFacts("f", 1, "e")])
+    assert (ours.foreign("a", "f"), theirs.foreign("a", "f")) == ((1, "e"), None)
+
+
+def test_a_file_can_be_asked_for_before_the_agent_knows_its_address(
+    open_journal: Callable[..., Journal], tmp_path: Path, clock: FakeClock
+) -> None:
+    asking = Journal(str(tmp_path), clock)
+    asking.set_active(["new"])
+    row_id = asking.ask("new", "generated_data/x")
+    assert asking.tally() == {("new", State.SETTLING, ""): Tally(1, 0)}
+    assert asking.count_of(State.SETTLING) == 1
+    asking.close()
+    agent = open_journal()
+    agent.set_stores({**STORES, "new": "s3 four"})
+    assert [row.id for row in agent.asked()] == [row_id]
+    confirm(agent, add(agent, address="new"))
+    assert agent.occupant("new", "k") == digest().sha256
 
 
 def test_the_age_of_the_oldest_owed_file_counts_by_journal_time(journal: Journal, clock: FakeClock) -> None:
@@ -878,6 +1043,103 @@ def test_a_state_directory_that_is_missing_is_reported(tmp_path: Path, clock: Fa
         Journal(str(tmp_path / "missing"), clock)
 
 
+# -- looked at, not used ----------------------------------------------------------------------------------------------
+
+#: Whoever reads may neither write the journal nor make anything beside it.
+READ = """
+import sys
+from syncagent.edges.clock import Clock
+from syncagent.edges.journal import Journal
+
+journal = Journal(sys.argv[1], Clock(), is_read_only=True)
+print(*(row.path for row in journal.listing()), *(key[1] for key in journal.tally()))
+"""
+
+
+def read_as_a_stranger(state_dir: Path) -> subprocess.CompletedProcess[str]:
+    """What a user who may only read finds in the journal."""
+    root = str(Path(__file__).parents[2])
+    # Rights that root has whatever the modes say are given up, those of the owner follow from the modes below.
+    drop = [program("setpriv"), "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    return subprocess.run(
+        [*drop, sys.executable, "-c", READ, str(state_dir)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=root,
+        check=False,
+    )
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Iterator[Path]:
+    """A directory that only its owner's rights keep from being written; restored at the end."""
+    directory = tmp_path / "state"
+    directory.mkdir()
+    yield directory
+    directory.chmod(0o755)
+
+
+def lock_up(directory: Path) -> None:
+    for path in directory.iterdir():
+        path.chmod(0o444)
+    directory.chmod(0o555)
+
+
+@pytest.mark.parametrize("is_in_use", [True, False])
+def test_a_journal_is_read_by_who_may_not_write_it_while_an_agent_uses_it_and_after_it(
+    state_dir: Path, clock: FakeClock, is_in_use: bool
+) -> None:
+    journal = Journal(str(state_dir), clock)
+    journal.set_stores(STORES)
+    add(journal)
+    if not is_in_use:
+        journal.close()
+    names = sorted(os.listdir(state_dir))
+    lock_up(state_dir)
+    done = read_as_a_stranger(state_dir)
+    assert done.stdout.split() == ["generated_data/x.jpg", "ready"], done.stderr
+    assert sorted(os.listdir(state_dir)) == names
+    if is_in_use:
+        journal.close()
+
+
+def test_a_journal_that_is_read_is_not_made_and_nothing_is_made_beside_it(state_dir: Path, clock: FakeClock) -> None:
+    for directory in (state_dir, state_dir / "missing"):
+        journal = Journal(str(directory), clock, is_read_only=True)
+        assert (journal.listing(), journal.tally(), journal.oldest_owed(), journal.note("x")) == ([], {}, None, None)
+        journal.close()
+    sqlite3.connect(state_dir / "journal.db").close()  # made by an agent that died before its first table
+    assert Journal(str(state_dir), clock, is_read_only=True).listing() == []
+    written = Journal(str(state_dir), clock)
+    written.set_stores(STORES)
+    add(written)
+    written.close()
+    assert len(Journal(str(state_dir), clock, is_read_only=True).listing()) == 1
+    assert os.listdir(state_dir) == ["journal.db"]
+
+
+def test_a_journal_that_may_not_be_read_says_who_may(state_dir: Path, clock: FakeClock) -> None:
+    Journal(str(state_dir), clock).close()
+    (state_dir / "journal.db").chmod(0)
+    assert "run this as the agent's user or as root" in read_as_a_stranger(state_dir).stderr
+    (state_dir / "journal.db").chmod(0o644)
+    state_dir.chmod(0)
+    assert "run this as the agent's user or as root" in read_as_a_stranger(state_dir).stderr
+
+
+def test_a_journal_of_another_release_is_not_read(
+    state_dir: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(str(state_dir), clock).close()
+    monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, "CREATE TABLE later(x)"))
+    with pytest.raises(JournalBroken, match="start the agent"):
+        Journal(str(state_dir), clock, is_read_only=True)
+    monkeypatch.setattr(schema, "STEPS", ())
+    with pytest.raises(JournalBroken, match="this release knows 0"):
+        Journal(str(state_dir), clock, is_read_only=True)
+
+
 FULL_DISK = """
 import resource, sys
 from syncagent.core.errors import JournalBroken
@@ -917,7 +1179,7 @@ except JournalBroken:
 assert journal.row(1).path == victim.path
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 assert journal.record(arrivals(200_000)) == 50
-journal.wake_due()
+journal.wake_due(("a",))
 assert journal.row(victim.id).state is State.READY, journal.row(victim.id).state
 assert journal.tally() == recounted(journal)
 journal.close()

@@ -1,7 +1,8 @@
-"""Random things that people and cameras do to files, with events on, off and lossy: guarantees 1, 2, 3 and 8.
+"""Random things that people and cameras do to files, with events on, off and lossy.
 
-The disk is the model: after each operation every regular file's bytes are a finished version of its name. In the
-end the bucket has the last one of each, and never showed anything else.
+Shows the README's promises of which files reach the bucket, and that no other bytes are seen there. The disk is the
+model: after each operation every regular file's bytes are a finished version of its name. In the end the bucket has
+the last one of each, and never showed anything else.
 """
 
 from __future__ import annotations

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +33,7 @@ from syncagent.edges.files import (
     scan_directory,
     sight,
 )
+from tests.fakes import BadEntries
 
 CONTENT = bytes(range(256)) * 40
 
@@ -284,13 +288,41 @@ def test_a_directory_is_listed_in_chunks_that_together_hold_every_file_once(tmp_
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "deep").write_text("not listed")
     listings = list(scan_directory(str(tmp_path), "", chunk=10))
-    assert [len(listing.files) for listing in listings] == [10, 10, 5]
+    assert [len(listing.files) + len(listing.directories) for listing in listings] == [10, 10, 6]
     found: dict[str, object] = {}
     for listing in listings:
         found.update(listing.files)
     assert found == expected
     assert [name for listing in listings for name in listing.directories] == ["inner"]
     assert not any(listing.error or listing.missing for listing in listings)
+
+
+def test_an_entry_that_cannot_be_looked_at_is_named_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(25):
+        (tmp_path / f"{number}").write_bytes(b"x")
+    monkeypatch.setattr(os, "scandir", BadEntries({"3", "7"}.__contains__))
+    listings = list(scan_directory(str(tmp_path), "", chunk=10))
+    assert sum(len(listing.files) for listing in listings) == 23
+    assert {name: why for listing in listings for name, why in listing.unreadable.items()} == {
+        "3": "Structure needs cleaning",
+        "7": "Structure needs cleaning",
+    }
+    assert not any(listing.error or listing.missing for listing in listings)
+
+
+def test_no_chunk_of_a_directory_is_longer_than_asked_for_whatever_lies_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        (tmp_path / f"directory{number}").mkdir()
+        os.mkfifo(tmp_path / f"fifo{number}")
+        (tmp_path / f"bad{number}").write_bytes(b"x")
+    monkeypatch.setattr(os, "scandir", BadEntries(lambda name: name.startswith("bad")))
+    listings = list(scan_directory(str(tmp_path), "", chunk=10))
+    sizes = [len(each.directories) + len(each.odd) + len(each.unreadable) for each in listings]
+    assert max(sizes) == 10 and sum(sizes) == 36
 
 
 def test_names_that_are_not_utf8_survive_a_scan(tmp_path: Path) -> None:
@@ -465,12 +497,40 @@ def test_a_second_hold_is_refused_with_the_pid_of_the_first_and_a_dead_holders_i
     Hold(path).release()
 
 
+def test_a_hold_is_not_refused_because_somebody_asks_for_its_holder_at_that_moment(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    Hold(path).release()
+    asking = os.open(path, os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    done = threading.Timer(0.2, os.close, (asking,))
+    done.start()
+    Hold(path).release()
+    done.join()
+
+
 def test_a_hold_does_not_follow_a_link(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     os.symlink("precious", tmp_path / "lock")
-    with pytest.raises(OSError):
+    with pytest.raises(Transient):
         Hold(str(tmp_path / "lock"))
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_hold_for_which_the_disk_has_no_room_is_trouble_of_the_disk_and_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "lock")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for call in ("open", "pwrite"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, full)
+            with pytest.raises(Transient, match="lock: No space left") as caught:
+                Hold(path)
+        assert caught.value.trouble is Trouble.DISK
+    Hold(path).release()
 
 
 def test_space_and_devices_of_what_is_away(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from syncagent.edges.files import digest_of
 from syncagent.edges.journal import Arrival, Journal, Known
 from syncagent.edges.watch import Doorbell, Hints
 from syncagent.workers.intake import SLICE, Intake
-from tests.fakes import FakeClock, FakeStop
+from tests.fakes import BadEntries, FakeClock, FakeStop
 
 
 class World:
@@ -50,14 +51,19 @@ class World:
         self.hints = Hints()
         self.rings = 0
         self.rechecks: list[tuple[Known, str, Facts]] = []
+        self.territory = Territory(addresses, reserved=["firmware"])
+        self.restart()
+
+    def restart(self) -> None:
+        """Another run: of the last one, only the journal is left."""
         self.settling = Settling()
         self.intake = Intake(
-            territory=Territory(addresses, reserved=["firmware"]),
-            places=Places(str(base), str(self.root), (str(self.elsewhere),)),
+            territory=self.territory,
+            places=Places(str(self.base), str(self.root), (str(self.elsewhere),)),
             journal=self.journal,
             doorbell=Doorbell([], self.hints, events=False),
             hints=self.hints,
-            clock=clock,
+            clock=self.clock,
             board=self.board,
             on_ready=self._ring,
             on_recheck=self._recheck,
@@ -210,6 +216,30 @@ def test_a_file_that_is_written_for_ever_is_recorded_unsettled_and_again_when_it
         assert row.is_unsettled
     world.run(33)
     assert [(row.state, row.is_unsettled) for row in world.journal.listing()][-1] == (State.READY, False)
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_file_that_was_recorded_unsettled_and_is_closed_without_another_write_is_recorded_as_finished(
+    build: Callable[..., World], is_sent: bool, is_restarted: bool
+) -> None:
+    world = build(max_unsettled_s=10.0)
+    with open(world.write("camera/log"), "ab"):
+        world.run(45)  # long enough for a scan that finds it again
+        (row,) = world.journal.listing()
+        assert (row.state, row.is_unsettled) == (State.READY, True)
+        if is_sent:
+            world.confirm_all()
+        world.run(45)
+        assert len(world.journal.listing()) == 1
+    if is_restarted:
+        world.restart()
+    world.run(35)
+    assert [(row.state, row.is_unsettled) for row in world.journal.listing()] == [
+        (State.REMOVED if is_sent else State.SUPERSEDED, True),
+        (State.READY, False),
+    ]
+    assert world.rechecks == []
 
 
 def test_a_rewritten_file_is_a_new_version_and_a_removed_one_is_gone(world: World) -> None:
@@ -427,6 +457,32 @@ def test_a_watched_directory_behind_a_link_is_reported_with_its_remedy(build: Ca
     assert fact is not None and not fact.ok
     assert "generated_data/usb/camera lies behind a link" in fact.reason
     assert "mount" in fact.reason
+
+
+def test_a_file_that_cannot_be_looked_at_is_reported_and_the_others_of_its_directory_come_and_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "gone"):
+        world.write(f"camera/{name}.jpg")
+    world.run(3)
+    stat = os.stat
+
+    def bad_stat(path: Any, **how: Any) -> os.stat_result:
+        if path == "bad.jpg":
+            raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+        return stat(path, **how)
+
+    monkeypatch.setattr(os, "scandir", BadEntries(lambda name: name == "bad.jpg"))
+    monkeypatch.setattr(os, "stat", bad_stat)
+    (world.root / "camera" / "gone.jpg").unlink()
+    for number in range(20):
+        world.write(f"camera/{number}.jpg")
+    world.run(70)
+    assert len(world.paths(State.READY)) == 21
+    assert world.paths(State.GONE) == ["camera/gone.jpg"]
+    fact = world.board.fact("watcher")
+    assert fact is not None and "camera/bad.jpg: Structure needs cleaning" in fact.reason
+    assert ("generated_data/camera/bad.jpg", "scan") in [(each.path, each.what) for each in world.board.complaints()]
 
 
 def test_no_jump_of_the_wall_clock_changes_when_a_file_is_found(world: World, clock: FakeClock) -> None:

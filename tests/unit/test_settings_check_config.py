@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
 from syncagent.cli.check_config import check_config
+from syncagent.cli.context import Context
 from syncagent.core.settings_files import KINDS
 from syncagent.core.tree import plain
 from syncagent.edges.configfiles import parse_yaml
 
 
 def run(directory: Path, *options: str) -> Result:
-    return CliRunner().invoke(check_config, list(options), obj=SimpleNamespace(config_dir=str(directory)))
+    return CliRunner().invoke(check_config, list(options), obj=Context.of(str(directory), ".", None))
 
 
 @pytest.fixture
@@ -74,3 +74,12 @@ def test_a_schema_is_printed_without_a_configuration(kind: str, tmp_path: Path) 
     result = run(tmp_path / "nowhere", "--schema", kind)
     assert result.exit_code == 0
     assert json.loads(result.stdout)["title"] == f"syncagent {kind}"
+
+
+def test_an_address_that_gathers_for_longer_than_a_file_may_stay_unsent_is_warned_of(config_dir: Path) -> None:
+    for name, seconds in (("slow", 7200), ("quick", 60)):
+        document = {"message_type": "image_info", "carrier": "store", "duration": seconds}
+        (config_dir / "addresses" / f"{name}.json").write_text(json.dumps(document))
+    said = run(config_dir).stderr
+    assert "addresses/slow: a duration of 7200 s is above health.max_unsent_s" in said
+    assert "quick" not in said

@@ -1,4 +1,4 @@
-"""The status object: every field of the contract, always, and never healthy without reason."""
+"""The status object: every field, always, and never healthy without reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STATES = {
 }
 
 
-def test_every_field_of_the_contract_is_there_even_when_there_is_nothing_to_say() -> None:
+def test_every_field_is_there_even_when_there_is_nothing_to_say() -> None:
     status = build(SOUND)
     assert {
         "version",

@@ -14,10 +14,10 @@ import pytest
 
 from syncagent import supervisor as module
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import JournalLost, Stopping
+from syncagent.core.errors import EXIT_BUG, JournalBroken, JournalLost, Stopping, Transient, Trouble
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.systemd import Notifier
-from syncagent.supervisor import EXIT_BUG, Crew, Supervisor
+from syncagent.supervisor import Crew, Supervisor
 from tests.fakes import FakeClock, FakeStop
 
 SILENT = Notifier(None)
@@ -165,6 +165,64 @@ def test_stopping_ends_a_worker_without_a_crash() -> None:
     team.run()
     assert team.supervisor.exit_code == 0
     assert team.board.fact("uploader/worker") is None
+
+
+@pytest.mark.parametrize(
+    "error", [JournalBroken("database or disk is full"), Transient("cannot look", trouble=Trouble.DISK)]
+)
+def test_trouble_of_the_disk_is_no_crash_shows_as_long_as_it_lasts_and_is_tried_again_at_least_each_half_minute(
+    error: Exception,
+) -> None:
+    team = Team()
+    seen = []
+
+    def troubled(stop: Stop) -> float:
+        team.crew[0].bell.ring()  # news for a worker that cannot use it must not make it busy
+        fact = team.board.fact("disk/worker")
+        seen.append(fact is None or fact.ok)
+        if worker.passes <= 100:
+            raise error
+        if worker.passes == 103:
+            stop.set()
+        return 60.0
+
+    worker = team.add(troubled)
+    begun = team.clock.monotonic()
+    team.supervisor.start()
+    assert team.crew[0].thread is not None
+    team.crew[0].thread.join(30)
+    assert seen == [True] + [False] * 100 + [True] * 2
+    assert team.supervisor.exit_code == 0
+    assert team.board.fact("uploader/worker") is None
+    waits = team.stop.waits[:100]
+    assert waits[0] <= 2 and max(waits) == 30 and sum(waits) == pytest.approx(sum(waits[:8]) + 92 * 30)
+    assert team.clock.monotonic() - begun >= 2_700
+
+
+def test_trouble_of_the_disk_says_why_and_the_watchdog_is_fed_for_a_restart_helps_nothing() -> None:
+    team = Team()
+
+    def troubled(stop: Stop) -> float:
+        team.clock.advance(50)
+        stop.set()
+        raise JournalBroken("database or disk is full")
+
+    team.add(troubled)
+    team.run()
+    fact = team.board.fact("disk/worker")
+    assert fact is not None and (fact.state, fact.reason) == ("failing", "database or disk is full")
+    assert team.board.silences()["worker"] < 50
+
+
+def test_trouble_of_anything_but_the_disk_that_leaves_a_pass_is_a_bug() -> None:
+    team = Team()
+
+    def careless(_: Stop) -> float:
+        raise Transient("no route", trouble=Trouble.LINK)
+
+    team.add(careless)
+    team.run()
+    assert team.supervisor.exit_code == EXIT_BUG
 
 
 def test_one_worker_that_crashes_does_not_stop_another_one_before_the_agent_ends() -> None:

@@ -22,6 +22,7 @@ from .arrivals import Arrivals
 from .database import FILE_NAME
 from .deliveries import Deliveries
 from .messages import Messages
+from .reading import JournalReader
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
 from .wreckage import set_aside, wrecks
@@ -32,6 +33,7 @@ __all__ = [
     "Arrival",
     "Ask",
     "Journal",
+    "JournalReader",
     "Known",
     "Row",
     "Tally",
@@ -47,7 +49,11 @@ TOLD_S = 7 * 86400.0
 
 
 class Journal(Arrivals, Deliveries, Messages, Uploads):
-    """One SQLite file. Thread-safe; writes of several threads share a commit."""
+    """One SQLite file. Thread-safe; writes of several threads share a commit.
+
+    Counts, addresses and the next rows to claim are remembered in memory. What another process wrote is not in them
+    before `refresh` (or `tally`): whoever must not miss it calls that, as the intake does each second.
+    """
 
     def listing(self, states: Sequence[State] = (), *, limit: int = -1) -> list[Row]:
         """Rows in the order they were recorded, of the given states or of all."""

@@ -13,7 +13,7 @@ from .rows import DROPPED, FOR_FILE, LIVE, LIVE_VERSIONS, Arrival, Known, is_exp
 
 #: Rows of a name that are read beside the live ones: old bytes that come back under it are known that far back.
 RECENT = 50
-_VALUES = "v.id, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.cloud_path, v.message"
+_VALUES = "v.id, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.cloud_path, v.message, v.unsettled"
 _OLDER = (
     f"SELECT {_VALUES} FROM (SELECT * FROM version INDEXED BY version_place WHERE directory = ? AND name = ?"
     f" ORDER BY id DESC LIMIT ?) v WHERE v.address = ? UNION SELECT {_VALUES} FROM {LIVE_VERSIONS}"
@@ -60,14 +60,14 @@ class Arrivals(JournalBase):
     def _known(self, where: str, values: Sequence[object]) -> dict[str, list[Known]]:
         found: dict[str, list[Known]] = {}
         query = (
-            "SELECT v.id, a.name, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason FROM directory d"
-            f" JOIN {LIVE_VERSIONS} ON v.directory = d.id JOIN address a ON a.id = v.address"
+            "SELECT v.id, a.name, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.unsettled"
+            f" FROM directory d JOIN {LIVE_VERSIONS} ON v.directory = d.id JOIN address a ON a.id = v.address"
             f" WHERE {where} AND {LIVE} ORDER BY v.id"
         )
-        for row_id, address, name, size, mtime_ns, ctime_ns, inode, state, reason in self._read(query, values):
+        for row_id, address, name, *numbers, state, reason, unsettled in self._read(query, values):
             rows = found.setdefault(os.fsdecode(name), [])
             rows[:] = [known for known in rows if known.address != address]  # the newest row of an address speaks
-            rows.append(Known(row_id, address, Facts(size, mtime_ns, ctime_ns, inode), State(state), reason))
+            rows.append(Known(row_id, address, Facts(*numbers), State(state), reason, bool(unsettled)))
         return found
 
     def directories_below(self, directory: str) -> list[str]:
@@ -89,7 +89,7 @@ class Arrivals(JournalBase):
         with self._take_lock:
             # The oldest file is rarely the one that just came; every other order must look again.
             for batch in [batch for batch in self._batches if batch[2] != "oldest"]:
-                del self._batches[batch]
+                self._batches.pop(batch, None)  # they may just have been read anew
         return ready
 
     def _record_one(self, connection: sqlite3.Connection, arrival: Arrival) -> int:
@@ -103,15 +103,18 @@ class Arrivals(JournalBase):
         known: set[str | None] = set()
         owed: dict[str | None, str | None] = {None: None} if arrival.is_wanted else {}  # key -> message
         due = self._clock.monotonic() if arrival.address in self._timed else 0.0
-        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, message in older.fetchall():
-            state, same = State(word), Facts(size, mtime_ns, ctime_ns, inode) == facts
+        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, message, unsettled in older.fetchall():
+            # The finished version follows an unsettled one, although nothing may have been written since.
+            follows = bool(unsettled) and not arrival.is_unsettled
+            state, same = State(word), Facts(size, mtime_ns, ctime_ns, inode) == facts and not follows
             is_newest = cloud_path not in seen
             seen.add(cloud_path)
             if is_expected(state, reason):
                 # Asked for, or found changed while it was sent: these are the facts it finished with.
                 connection.execute(
                     "UPDATE version SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, unsettled = ?,"
-                    " sha256 = NULL, md5 = NULL, handled = 0, body = NULL WHERE id = ?",
+                    " sha256 = NULL, md5 = NULL, handled = 0, body = NULL,"
+                    " body_size = NULL WHERE id = ?",
                     (*_columns(facts), arrival.is_unsettled, row_id),
                 )
                 self._count(arrival.address, state, reason, files=0, size=facts.size_bytes - size)
@@ -131,6 +134,8 @@ class Arrivals(JournalBase):
                 owed[cloud_path] = message
             elif not same and state is State.CONFIRMED:
                 self._move(connection, row_id, State.REMOVED)  # its bytes are not on the disk any more
+            if follows and state in (State.SENDING, State.CONFIRMED):
+                owed[cloud_path] = message
         for cloud_path in sorted(owed.keys() - known, key=lambda path: path or ""):
             connection.execute(
                 "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, due, recorded,"
@@ -153,20 +158,20 @@ class Arrivals(JournalBase):
 
         def apply(connection: sqlite3.Connection) -> int:
             head, name = split_path(path)
-            directory = self._directory_id(connection, head)
+            address_id, directory = self._address_id(connection, address), self._directory_id(connection, head)
             same = " AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?" if facts else ""
             row = connection.execute(
                 f"SELECT id FROM {LIVE_VERSIONS} WHERE directory = ? AND name = ? AND {LIVE} AND address = ?"
                 f" AND cloud_path IS ? AND (state = 'settling' OR (state IN ('ready', 'sending', 'waiting'){same}))"
                 " ORDER BY id DESC LIMIT 1",
-                (directory, name, self._addresses[address], cloud_path, *(_columns(facts) if facts else ())),
+                (directory, name, address_id, cloud_path, *(_columns(facts) if facts else ())),
             ).fetchone()
             if row:
                 return int(row[0])
             (row_id,) = connection.execute(
                 "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded,"
                 " cloud_path) VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, ?) RETURNING id",
-                (self._addresses[address], directory, name, State.SETTLING, self.time(), cloud_path),
+                (address_id, directory, name, State.SETTLING, self.time(), cloud_path),
             ).fetchone()
             self._count(address, State.SETTLING, "", files=1, size=0)
             return int(row_id)

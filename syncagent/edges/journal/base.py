@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from syncagent.core.model import TRANSITIONS, State
 from syncagent.edges.clock import Clock
 
+from .confirmations import Confirmations
 from .database import Database
 from .rows import ROWS, Row, row_of
 
+T = TypeVar("T")
+
+#: Marks of moved rows that are kept, before all batches are read anew.
+MAX_MOVED = 5_000
 #: A year: more than a device is switched off between two visits. A jump beyond it is a wrong clock.
 PLAUSIBLE_GAP_S = 366 * 86400.0
 
@@ -20,13 +25,14 @@ PLAUSIBLE_GAP_S = 366 * 86400.0
 class JournalBase(Database):
     """See the module."""
 
-    def __init__(self, state_dir: str, clock: Clock) -> None:
+    def __init__(self, state_dir: str, clock: Clock, *, is_read_only: bool = False) -> None:
+        """Raises: JournalBroken. `is_read_only`: for those who only look, and may not be allowed more."""
         self._clock = clock
         self._taken: dict[int, tuple[str, str]] = {}  # row id -> (path, key), under _take_lock
         self._take_lock = threading.Lock()
         self._stranded: dict[int, Row] = {}  # SENDING, because the disk was full when they were to be released
         self._addresses: dict[str, int] = {}
-        self._address_stores: dict[str, str] = {}
+        self._address_stores: dict[str, str] = {}  # as this process was told, whatever others write
         self._active: frozenset[str] = frozenset()
         self._timed: frozenset[str] = frozenset()  # addresses that send every so many seconds
         self._handlers: frozenset[str] = frozenset()  # addresses whose versions go through a handler first
@@ -38,7 +44,8 @@ class JournalBase(Database):
         self._uploads: set[int] = set()  # rows that have a multipart upload on its way
         self._tally: dict[tuple[str, State, str], list[int]] = {}
         self._offset = 0.0
-        super().__init__(state_dir)
+        super().__init__(state_dir, is_read_only=is_read_only)
+        self.confirmations = Confirmations(self._position)
 
     def _last_time(self, connection: sqlite3.Connection) -> float:
         """Journal time at this start: the last one written, and the wall clock's word on how long ago that was."""
@@ -72,6 +79,21 @@ class JournalBase(Database):
         # Not before: a batch that is read between the move and its commit shows the row as it was.
         self._moved.update(self._moving)
         self._moving.clear()
+        # Not before either: who is told of a confirmation looks for it in the file.
+        self.confirmations.tell(self._position)
+
+    def _rolled_back(self) -> None:
+        self._moving.clear()
+
+    def _write(self, apply: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        result = super()._write(apply, durable=durable)
+        if len(self._moved) > MAX_MOVED:
+            # Here and not when a batch is read: while the store is away nobody claims, and rows move on.
+            with self._take_lock:
+                self._moved.clear()
+                for batch in self._batches.values():
+                    batch.clear()  # they would need the marks that were just forgotten
+        return result
 
     def _recount(self, connection: sqlite3.Connection) -> None:
         rows = connection.execute(
@@ -80,7 +102,6 @@ class JournalBase(Database):
         )
         self._tally = {(address, State(state), reason): [files, size] for address, state, reason, files, size in rows}
         self._addresses = dict(connection.execute("SELECT name, id FROM address"))
-        self._address_stores = dict(connection.execute("SELECT name, store FROM address"))
 
     def _count(self, address: str, state: State, reason: str, *, files: int, size: int) -> None:
         cell = self._tally.setdefault((address, state, reason), [0, 0])
@@ -89,8 +110,15 @@ class JournalBase(Database):
         if not cell[0]:
             del self._tally[(address, state, reason)]
 
+    def set_active(self, names: Iterable[str]) -> None:
+        """Say which addresses are active; rows of others do not count as owed."""
+        self._active = frozenset(names)
+
     def set_stores(self, stores: Mapping[str, str]) -> None:
-        """Say which store each active address sends to; rows of other addresses stay as they are."""
+        """Say which store each active address sends to; rows of other addresses stay as they are.
+
+        Only for the process that sends: what is confirmed from here on is taken to lie there.
+        """
 
         def apply(connection: sqlite3.Connection) -> None:
             (last,) = connection.execute("SELECT max(position) FROM version WHERE position IS NOT NULL").fetchone()
@@ -109,8 +137,10 @@ class JournalBase(Database):
                 )
             self._recount(connection)
 
-        self._active = frozenset(stores)
-        if any(self._address_stores.get(name) != store for name, store in stores.items()):
+        self.set_active(stores)
+        self._address_stores = dict(stores)
+        known = dict(self._read("SELECT name, store FROM address"))
+        if any(known.get(name) != store for name, store in stores.items()):
             self._write(apply)
 
     def set_ways(self, *, timed: Iterable[str], handlers: Iterable[str]) -> None:
@@ -120,6 +150,13 @@ class JournalBase(Database):
         has seen them.
         """
         self._timed, self._handlers = frozenset(timed), frozenset(handlers)
+
+    def _address_id(self, connection: sqlite3.Connection, name: str) -> int:
+        """Of an address that may be new: until its agent runs, nothing was sent to it, so its store has no name."""
+        if name not in self._addresses:
+            connection.execute("INSERT OR IGNORE INTO address(name, store) VALUES (?, '')", (name,))
+            self._addresses = dict(connection.execute("SELECT name, id FROM address"))
+        return self._addresses[name]
 
     def _directory_id(self, connection: sqlite3.Connection, path: bytes) -> int:
         found = self._directories.get(path)

@@ -12,10 +12,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from syncagent.core.errors import JournalBroken, JournalLost, JournalTorn
 
-from .schema import PAGE_BYTES, migrate
+from .schema import PAGE_BYTES, is_current, migrate
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class _Write:
 class Database:
     """Connections and commits. Thread-safe."""
 
-    def __init__(self, state_dir: str) -> None:
+    def __init__(self, state_dir: str, *, is_read_only: bool = False) -> None:
         self.path = os.path.join(state_dir, FILE_NAME)
         self._lock = threading.Lock()  # guards the writing connection
         self._queue_lock = threading.Lock()  # guards the two fields below
@@ -50,15 +51,15 @@ class Database:
         self._data_version = -1
         self._is_durable: bool | None = None  # what `synchronous` stands at
         self._lost: JournalLost | None = None  # what the first thread met that found it so
-        self._writer, self._reader = self._open()
-        self.identity = _identify(self.path)
+        self._writer, self._reader = self._open_to_read() if is_read_only else self._open()
+        self.identity = None if is_read_only else _identify(self.path)
 
     # -- opening ------------------------------------------------------------------------------------------------------
 
     def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         opened: list[sqlite3.Connection] = []
         try:
-            writer = self._connect()
+            writer = self._connect(self.path)
             opened.append(writer)
             writer.execute(f"PRAGMA page_size={PAGE_BYTES}")
             writer.execute("PRAGMA journal_mode=WAL")
@@ -67,7 +68,7 @@ class Database:
             writer.execute("PRAGMA wal_autocheckpoint=1000")
             writer.execute("PRAGMA journal_size_limit=1048576")
             migrate(writer)
-            reader = self._connect()
+            reader = self._connect(self.path)
             opened.append(reader)
             reader.execute("PRAGMA query_only=ON")
             self._forget(writer)
@@ -99,8 +100,39 @@ class Database:
         if self._lost is not None:
             raise type(self._lost)(str(self._lost))
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+    def _open_to_read(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        """For whoever only looks: nothing is made, here or beside; where there is no journal, it is empty."""
+        try:
+            connection = self._connect_to_read()
+            if connection is None:
+                connection = self._connect(":memory:")
+                migrate(connection)
+            self._forget(connection)
+        except (OSError, sqlite3.Error, ValueError) as error:
+            barred = [path for path in (self.path, f"{self.path}-wal", f"{self.path}-shm") if _is_barred(path)]
+            if barred:
+                raise JournalBroken(
+                    f"{barred[0]}: this user may not read it; run this as the agent's user or as root"
+                ) from error
+            raise self._broken(error) from error
+        return connection, connection
+
+    def _connect_to_read(self) -> sqlite3.Connection | None:
+        """None where there is no journal, or one without tables."""
+        if not os.path.exists(self.path) and not _is_barred(self.path):
+            return None
+        # With a log, whoever uses the journal has made what a reader needs beside it. Without one nobody uses it:
+        # it stands still, and SQLite must be told so, or it would make both (as another user's, which may lock the
+        # agent out), or fail where it may not. An agent that starts in this moment can only make the reading fail.
+        how = "mode=ro" if os.path.exists(f"{self.path}-wal") else "mode=ro&immutable=1"
+        connection = self._connect(f"file:{quote(os.fsencode(self.path))}?{how}")
+        if is_current(connection):
+            return connection
+        connection.close()
+        return None
+
+    def _connect(self, name: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(name, timeout=10, isolation_level=None, check_same_thread=False, uri=True)
         connection.execute("PRAGMA cache_size=-2048")
         connection.execute("PRAGMA temp_store=MEMORY")
         return connection
@@ -164,6 +196,7 @@ class Database:
             self._committed()
         except BaseException:
             connection.rollback()
+            self._rolled_back()
             self._forget(connection)
             raise
 
@@ -210,6 +243,10 @@ class Database:
         """What the transaction changed stands."""
         raise NotImplementedError
 
+    def _rolled_back(self) -> None:
+        """Nothing that the transaction changed stands."""
+        raise NotImplementedError
+
     def _forget(self, connection: sqlite3.Connection) -> None:
         """What is remembered in memory may not be true any more: read it anew."""
         raise NotImplementedError
@@ -224,3 +261,14 @@ def _identify(path: str) -> tuple[int, int] | None:
     except OSError as error:
         raise JournalBroken(f"{path}: {error.strerror}") from error
     return status.st_dev, status.st_ino
+
+
+def _is_barred(path: str) -> bool:
+    """Whether it may be there, and this user may not read it."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return not os.access(path, os.R_OK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 
@@ -97,6 +98,7 @@ class Messages(JournalBase):
         message: str | None,
         cloud_path: str | None,
         body: str | None,
+        body_bytes: int | None = None,
         further: Sequence[tuple[Ask, Facts]] = (),
     ) -> None:
         """What a handler made of a version: what it says of it, its bytes (None: its own), further objects; durable."""
@@ -106,8 +108,8 @@ class Messages(JournalBase):
                 return  # overtaken: its next version will be handled
             self._moving.append(row.id)  # it changed, though it stays READY
             connection.execute(
-                "UPDATE version SET handled = 1, message = ?, cloud_path = ?, body = ? WHERE id = ?",
-                (message, cloud_path, body, row.id),
+                "UPDATE version SET handled = 1, message = ?, cloud_path = ?, body = ?, body_size = ? WHERE id = ?",
+                (message, cloud_path, body, body_bytes, row.id),
             )
             for ask, facts in further:
                 head, name = split_path(ask.path)
@@ -124,12 +126,23 @@ class Messages(JournalBase):
 
         self._write(apply, durable=True)
 
+    def needs_handled(self, row_id: int, directory: str) -> bool:
+        """Whether what a handler made of a version (it lies in `directory`) is still to be sent."""
+        words = "'settling', 'ready', 'sending', 'waiting'"
+        own = self._read(f"SELECT 1 FROM version WHERE id = ? AND state IN ({words}) AND body IS NOT NULL", (row_id,))
+        further = self._read(
+            "SELECT 1 FROM directory d JOIN version v ON v.directory = d.id"
+            f" WHERE d.path = ? AND v.state IN ({words}) LIMIT 1",
+            (os.fsencode(directory),),
+        )
+        return bool(own or further)
+
     def unhandle(self, row: Row) -> None:
         """What the handler made is lost: it has to see the version again."""
 
         def apply(connection: sqlite3.Connection) -> None:
             self._moving.append(row.id)
-            connection.execute("UPDATE version SET handled = 0, body = NULL WHERE id = ?", (row.id,))
+            connection.execute("UPDATE version SET handled = 0, body = NULL, body_size = NULL WHERE id = ?", (row.id,))
 
         self._write(apply)
 

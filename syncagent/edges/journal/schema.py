@@ -39,7 +39,7 @@ CREATE TABLE version(
     reason TEXT NOT NULL DEFAULT '',
     attempts INTEGER NOT NULL DEFAULT 0,
     due REAL NOT NULL DEFAULT 0,            -- monotonic seconds of the run that wrote it
-    recorded REAL NOT NULL,                 -- journal time, see edges/journal.py
+    recorded REAL NOT NULL,                 -- journal time, see edges/journal/__init__.py
     key TEXT,
     sha256 BLOB,
     md5 BLOB,
@@ -91,6 +91,7 @@ CREATE TABLE message(                       -- what was taken from the inbox; as
 ) WITHOUT ROWID;
 ALTER TABLE version ADD COLUMN handled INTEGER NOT NULL DEFAULT 0;  -- its address's handler has seen it
 ALTER TABLE version ADD COLUMN body TEXT;   -- what the handler made of it, below the directory of handled files
+ALTER TABLE version ADD COLUMN body_size INTEGER;
 CREATE INDEX version_expected ON version(id) WHERE state = 'waiting' AND reason = 'file';
 """
 
@@ -104,13 +105,29 @@ CREATE INDEX version_live ON version(directory, name) WHERE
 STEPS: tuple[str, ...] = (_FIRST, _MESSAGES, _LIVE)
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(STEPS):
+        raise ValueError(f"the journal has schema {version}, this release knows {len(STEPS)}")
+    return int(version)
+
+
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Whether the journal can be read as it is; False when it has no tables yet.
+
+    Raises: ValueError when the file was written by another release.
+    """
+    version = _version(connection)
+    if 0 < version < len(STEPS):
+        raise ValueError(f"the journal has schema {version}; start the agent, which brings it to {len(STEPS)}")
+    return version > 0
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the journal to the newest schema; each step is one transaction.
 
     Raises: ValueError when the file was written by a newer release.
     """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(STEPS):
-        raise ValueError(f"the journal has schema {version}, this release knows {len(STEPS)}")
+    version = _version(connection)
     for number, step in enumerate(STEPS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -1,0 +1,190 @@
+"""Versions of addresses with a handler: shown to it, and kept as what it made of them.
+
+One pass shows one version. What a handler makes lies in the state directory until the store has it; so that a long
+outage does not fill the card with copies, only some are made ahead. A handler that fails parks its file and no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from syncagent.core.board import Board
+from syncagent.core.errors import FileChanged, FileVanished, Refused, Transient
+from syncagent.core.keys import check_key
+from syncagent.core.messages import message_of, own_content
+from syncagent.core.model import Facts, State
+from syncagent.core.places import Places
+from syncagent.core.settings import MessageFields, SendAddress
+from syncagent.docks.naming import content_of, key_beside
+from syncagent.edges import files
+from syncagent.edges.clock import Clock, Stop
+from syncagent.edges.handling import HandlerHost, Product
+from syncagent.edges.journal import Ask, Journal, Row
+
+logger = logging.getLogger(__name__)
+
+#: Versions that are kept as their handlers made them, before they are sent.
+AHEAD = 32
+IDLE_S = 30.0
+#: A disk that is away, or a file that cannot be read, is tried again this often.
+AWAY_S = 10.0
+TIDY_S = 5.0
+_REMEDY = "mend the handler or the file, then: syncagent retry PATH"
+
+
+class Handling:
+    """See the module. `on_ready` is called after a version may be sent."""
+
+    name = "handlers"
+
+    def __init__(
+        self,
+        *,
+        addresses: Sequence[SendAddress],
+        fields: Mapping[str, MessageFields],
+        host: HandlerHost,
+        handled_dir: str,
+        journal: Journal,
+        places: Places,
+        clock: Clock,
+        board: Board,
+        on_ready: Callable[[], None],
+        on_look_again: Callable[[str], None],
+    ) -> None:
+        self._addresses = {address.name: address for address in addresses if address.handler is not None}
+        self._fields = fields
+        self._host = host
+        self._handled_dir = os.path.realpath(handled_dir)
+        self._journal = journal
+        self._places = places
+        self._clock = clock
+        self._board = board
+        self._on_ready = on_ready
+        self._on_look_again = on_look_again
+        self._next_tidy = clock.monotonic()
+
+    def pass_once(self, stop: Stop) -> float:
+        """Show one version to its handler; seconds until the next."""
+        now = self._clock.monotonic()
+        if now >= self._next_tidy:
+            kept = self._tidy()
+            self._next_tidy = now + (TIDY_S if kept else IDLE_S)
+            if kept >= AHEAD:
+                return TIDY_S
+        rows = self._journal.unhandled(limit=1)
+        if not rows:
+            return IDLE_S if not os.path.isdir(self._handled_dir) else TIDY_S
+        self._show(rows[0], stop)
+        self._on_ready()
+        return 0.0
+
+    def close(self) -> None:
+        """End the handlers' process."""
+        self._host.close()
+
+    def _show(self, row: Row, stop: Stop) -> None:
+        address = self._addresses[row.address]
+        located = self._places.locate(row.path)
+        try:
+            if located is None:
+                raise FileVanished("lies under no root that is allowed any more")
+            with files.PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as pinned:
+                products = self._call(row, address, os.path.join(*located), stop)
+                pinned.check()
+        except FileChanged:
+            self._journal.finish(row, State.SETTLING)
+            self._on_look_again(row.path)
+            return
+        except FileVanished:
+            if located is not None and files.device_of(located[0]) is None:
+                self._journal.defer(row, reason="disk: the watched directory is not there", wait_s=AWAY_S)
+            else:
+                self._journal.finish(row, State.GONE)
+            return
+        except Transient as error:
+            self._journal.defer(row, reason=f"{error.trouble.value}: {error}", wait_s=AWAY_S)
+            return
+        except Refused as error:
+            self._park(row, str(error))
+            return
+        if not products:
+            logger.info("dropped by its handler path=%s", row.path)
+            self._journal.drop(row)
+            return
+        try:
+            self._keep(row, address, products)
+        except Refused as error:
+            self._park(row, f"handler: {error}")
+
+    def _call(self, row: Row, address: SendAddress, absolute: str, stop: Stop) -> list[Product]:
+        assert address.handler is not None and address.handler_function is not None
+        content = dict(content_of(row.message)) or own_content(
+            row.path, row.facts.mtime_ns, name=f"{row.facts.inode}-{row.facts.mtime_ns}"
+        )
+        if row.cloud_path is not None:
+            content["cloud_path"] = row.cloud_path
+        return self._host.call(
+            address.handler.source,
+            address.handler_function,
+            content,
+            absolute,
+            scratch=self._scratch(row.id),
+            timeout_s=address.handler.timeout_s,
+            should_stop=stop.is_set,
+        )
+
+    def _scratch(self, row_id: int) -> str:
+        files.make_directory(self._handled_dir, mode=0o750)
+        return os.path.join(self._handled_dir, str(row_id))
+
+    def _keep(self, row: Row, address: SendAddress, products: Sequence[Product]) -> None:
+        """Put what the handler made into the journal. Raises: Refused."""
+        main, *others = products
+        message = message_of({"msg_content": main.content}, address.message_type)
+        body = None if main.body is None else f"{row.id}/{main.body}"
+        self._journal.handled(
+            row,
+            message=message.text,
+            cloud_path=message.cloud_path,
+            body=body,
+            body_bytes=None if body is None else self._facts_of(body).size_bytes,
+            further=[self._further(row, address, other) for other in others],
+        )
+
+    def _further(self, row: Row, address: SendAddress, product: Product) -> tuple[Ask, Facts]:
+        message = message_of({"msg_content": product.content}, address.message_type)
+        if product.body is None:
+            raise Refused("every further object needs a file of its own")
+        body = f"{row.id}/{product.body}"
+        key = message.cloud_path
+        if key is None:
+            fields = self._fields.get(address.message_type, MessageFields())
+            key = check_key(key_beside(row, address, self._places, fields, name=message.file_name))
+        return Ask(row.address, f"{self._handled_dir}/{body}", key, message.text), self._facts_of(body)
+
+    def _facts_of(self, body: str) -> Facts:
+        status = files.look(self._handled_dir, body)
+        if status is None:
+            raise Refused(f"{body} is not there any more")
+        return files.facts_of(status)
+
+    def _park(self, row: Row, reason: str) -> None:
+        logger.warning("parked path=%s reason=%s", row.path, reason)
+        self._journal.finish(row, State.PARKED, reason=reason)
+        self._board.complain(row.path, "parked", reason, _REMEDY)
+
+    def _tidy(self) -> int:
+        """Remove what is not needed any more; how many versions are kept still."""
+        kept = 0
+        for listing in files.scan_directory(self._handled_dir, ""):
+            for name in listing.directories:
+                if name.isdigit() and self._journal.needs_handled(int(name), f"{self._handled_dir}/{name}"):
+                    kept += 1
+                    continue
+                files.remove_tree(self._handled_dir, name)
+                for inner, row_id in self._journal.live_names(f"{self._handled_dir}/{name}", after="", limit=100):
+                    logger.debug("handled file removed name=%s", inner)
+                    self._journal.vanished([row_id])
+        return kept
