@@ -81,9 +81,19 @@ class _Ledger:
 
 
 class Delivery:
-    """One row, once. `gives_way` is asked between two parts whether to stop there."""
+    """One row, once. `gives_way` is asked between two parts whether to stop there, `pulse` is called while a file is
+    hashed: it may raise, or take its time for something else."""
 
-    def __init__(self, dock: Dock, row: Row, *, worker: str, system_id: str, gives_way: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        dock: Dock,
+        row: Row,
+        *,
+        worker: str,
+        system_id: str,
+        gives_way: Callable[[], bool],
+        pulse: Callable[[], None],
+    ) -> None:
         self._dock = dock
         self._journal = dock.journal
         self._carrier = dock.carrier
@@ -91,6 +101,7 @@ class Delivery:
         self._worker = worker
         self._system_id = system_id
         self._gives_way = gives_way
+        self._pulse = pulse
 
     def carry_out(self) -> None:
         """Raises: every error of core/errors.py that a file or a store can cause."""
@@ -101,6 +112,7 @@ class Delivery:
         with PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as original, ExitStack() as stack:
             # What a handler made of the file goes in its place, as long as the file is what the handler saw.
             pinned = original if row.body is None else stack.enter_context(self._handled(row.body))
+            pinned.pulse = self._pulse
             content = None
             if pinned.size_bytes <= IN_MEMORY_BYTES:
                 content = pinned.read(0, pinned.size_bytes)

@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -245,6 +245,10 @@ def sight(root: str, path: str) -> Sighting:
         os.close(fd)
 
 
+def _go_on() -> None:
+    pass
+
+
 class PinnedFile:
     """One version of one file, open for reading. Use as a context manager.
 
@@ -257,6 +261,8 @@ class PinnedFile:
         self.facts = facts
         #: Sent while still written (`max_unsettled_s`): its first `size_bytes` bytes are the version, growth is none.
         self.unsettled = unsettled
+        #: Called between two reads, but those of a request's body: whoever reads gigabytes must listen meanwhile.
+        self.pulse: Callable[[], None] = _go_on
 
     @classmethod
     def open(cls, root: str, path: str, *, facts: Facts, unsettled: bool = False) -> PinnedFile:
@@ -298,6 +304,11 @@ class PinnedFile:
 
     def read(self, start: int, size_bytes: int) -> bytes:
         """Exactly the bytes asked for. Raises: FileChanged when the file is shorter now; Transient(DISK)."""
+        self.pulse()
+        return self.bytes_at(start, size_bytes)
+
+    def bytes_at(self, start: int, size_bytes: int) -> bytes:
+        """Like `read`, and nobody else gets a turn."""
         pieces = []
         while size_bytes > 0:
             try:
@@ -343,7 +354,7 @@ class Stretch:
         wanted = left if n < 0 else min(n, left)
         if wanted == 0:
             return b""
-        piece = self._pinned.read(self._start + self._at, wanted)
+        piece = self._pinned.bytes_at(self._start + self._at, wanted)
         self._at += wanted
         if self._at == self.size_bytes:
             self._pinned.check()

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from syncagent.core.errors import FileChanged, FileVanished, Transient
+from syncagent.core.errors import FileChanged, FileVanished, Stopping, Transient
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
 from syncagent.edges.clock import Clock, Stop
@@ -67,7 +67,7 @@ class Rechecker:
         with self._lock:
             return not self._paths and not self._same
 
-    def pass_once(self, _stop: Stop) -> float:
+    def pass_once(self, stop: Stop) -> float:
         """Hash one file."""
         now = self._clock.monotonic()
         with self._lock:
@@ -81,7 +81,7 @@ class Rechecker:
             self._write()
             return wait_s
         try:
-            self._check(*item)
+            self._check(*item, stop)
         finally:
             self._hashed_at = now
             # Whatever came of it: the next scan may offer it again.
@@ -97,13 +97,14 @@ class Rechecker:
             self._journal.reface(self._same)
             self._same = []
 
-    def _check(self, known: Known, path: str, facts: Facts) -> None:
+    def _check(self, known: Known, path: str, facts: Facts, stop: Stop) -> None:
         row = self._journal.row(known.id)
         located = self._places.locate(path)
         if row.state is not State.CONFIRMED or row.digest is None or located is None:
             return
         try:
             with PinnedFile.open(*located, facts=facts) as pinned:
+                pinned.pulse = lambda: _check_stop(stop)
                 digest = pinned.digest()
                 pinned.check()
         except (FileChanged, FileVanished, Transient) as error:
@@ -114,3 +115,8 @@ class Rechecker:
         elif self._journal.record([Arrival(known.address, path, facts)]):
             logger.info("rewritten under its old mtime path=%s", path)
             self._on_ready()
+
+
+def _check_stop(stop: Stop) -> None:
+    if stop.is_set():
+        raise Stopping

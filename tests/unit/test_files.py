@@ -21,6 +21,7 @@ from syncagent.core.errors import AlreadyRunning, FileChanged, FileVanished, Tra
 from syncagent.core.model import Facts
 from syncagent.edges import files
 from syncagent.edges.files import (
+    READ_BYTES,
     Content,
     Hold,
     Lease,
@@ -543,6 +544,21 @@ def test_space_and_devices_of_what_is_away(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(Transient):
         files.make_directory(str(tmp_path / "file" / "d"))
+
+
+def test_whoever_hashes_a_large_file_gets_a_turn_between_its_pieces_and_none_in_the_body_of_a_request(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "f").write_bytes(bytes(3 * READ_BYTES))
+    turns: list[int] = []
+    with pinned(tmp_path) as file:
+        file.pulse = lambda: turns.append(1)
+        file.digest()
+        assert len(turns) == 3
+        body = file.stretch(0, file.size_bytes)
+        while body.read(READ_BYTES):
+            pass
+        assert len(turns) == 3
 
 
 # -- facts ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.core.errors import JournalBroken
+from syncagent.core.errors import JournalBroken, Stopping
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
 from syncagent.edges.files import digest_of, facts_of
@@ -166,6 +166,16 @@ def test_files_that_are_always_being_sent_hold_up_a_rewritten_one_for_some_secon
         world.stop.clock.advance(PATIENCE_S)
         assert world.rechecker.pass_once(world.stop) == 0.0
         world.rechecker.pass_once(world.stop)
+
+
+def test_a_file_is_not_hashed_to_its_end_when_the_agent_is_to_stop(world: World) -> None:
+    world.confirm("a")
+    chmod(world.root / "a")
+    world.offer("a")
+    world.stop.set()
+    with pytest.raises(Stopping):
+        world.rechecker.pass_once(world.stop)
+    assert world.journal.row(1).facts != world.facts("a")
 
 
 def test_it_is_not_idle_before_the_journal_knows_what_it_found(world: World) -> None:
