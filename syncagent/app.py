@@ -295,7 +295,7 @@ class App:
 
     def status(self) -> dict[str, Any]:
         self.board.set_fact("disk", disk_fact(self.directories))
-        return self.reporter.status(settling=(len(self.intake.settling), self.intake.settling.size_bytes()))
+        return self.reporter.status(settling=self.intake.settling.pending())
 
     def _settling(self) -> list[dict[str, Any]]:
         return [

@@ -94,7 +94,7 @@ class Intake:
         self._board = board
         self._on_ready = on_ready
         self._on_recheck = on_recheck
-        self.settling = settling or Settling()
+        self.settling = settling if settling is not None else Settling()
         self._is_once = is_once
         self._scan: Scan | None = None
         self._requests: deque[str] = deque()  # directories to scan, below generated_data
@@ -301,18 +301,17 @@ class Intake:
         wanted |= {row.address for row in known if row.state in OWED or row.is_unsettled}
         path = self._places.path_of(place)
         by_address = {row.address: row for row in known}
-        for address in wanted:
-            row = by_address.get(address)
-            if row is not None and row.facts == facts and not row.is_expected and not row.is_unsettled:
-                continue
-            return self.settling.see(
-                path,
-                facts,
-                now=self._clock.monotonic(),
-                settle_s=owner.settle_s if owner else self._settle_s,
-                max_unsettled_s=owner.max_unsettled_s if owner else None,
-            )
-        return True
+        news = [address for address in wanted if _is_news(by_address.get(address), facts)]
+        if not news:
+            return True
+        return self.settling.see(
+            path,
+            facts,
+            now=self._clock.monotonic(),
+            settle_s=owner.settle_s if owner else self._settle_s,
+            max_unsettled_s=owner.max_unsettled_s if owner else None,
+            addresses=[name for name in news if name not in by_address or not by_address[name].is_expected],
+        )
 
     @property
     def _settle_s(self) -> float:
@@ -565,3 +564,8 @@ class Intake:
 
 def _only_refaced(old: Facts, new: Facts) -> bool:
     return (old.size_bytes, old.mtime_ns) == (new.size_bytes, new.mtime_ns)
+
+
+def _is_news(row: Known | None, facts: Facts) -> bool:
+    """Whether the journal does not have this version of the file yet."""
+    return row is None or row.facts != facts or row.is_expected or row.is_unsettled

@@ -287,6 +287,26 @@ def test_a_chmod_of_confirmed_files_asks_for_a_recheck_and_records_nothing(world
     assert {path for _, path, _ in world.rechecks} == {f"generated_data/camera/{n}" for n in range(3)}
 
 
+def test_a_file_that_is_held_open_is_counted_for_its_address_with_its_age_and_an_asked_one_only_by_its_row(
+    world: World,
+) -> None:
+    asked = world.elsewhere / "asked.jpg"
+    with open(world.write("camera/film.mp4"), "ab") as film, open(asked, "wb") as other:
+        other.write(b"x")
+        other.flush()
+        world.journal.ask("camera", str(asked))
+        _write_for(world, film, 40)
+        (pending,) = world.settling.pending().values()
+        assert list(world.settling.pending()) == ["camera"]
+        assert pending.files == 1
+        assert pending.size_bytes == os.path.getsize(world.root / "camera/film.mp4")
+        assert world.clock.monotonic() - pending.first >= 39
+        assert len(world.settling) == 2
+        assert world.journal.tally()["camera", State.SETTLING, ""].files == 1
+    world.run(3)
+    assert world.settling.pending() == {}
+
+
 def test_a_file_that_is_asked_for_is_settled_wherever_it_lies(world: World) -> None:
     (world.elsewhere / "a.bin").write_bytes(b"x")
     row_id = world.journal.ask("camera", str(world.elsewhere / "a.bin"), cloud_path="k/a.bin")
