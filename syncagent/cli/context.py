@@ -48,10 +48,18 @@ class Context:
                 say(str(problem))
             sys.exit(EXIT_CONFIG)
 
-    def places(self, settings: Settings) -> Places:
+    def settings_if_sound(self) -> Settings | None:
+        """The configuration, or, with a line that says so, nothing when it has a mistake."""
+        try:
+            return load_settings(self.config_dir, identity=identify)
+        except ConfigError as error:
+            say(f"the configuration cannot be read, see `syncagent check-config`: {error.problems[0]}")
+            return None
+
+    def places(self, settings: Settings | None = None) -> Places:
         return places_of(settings, self.directories)
 
-    def journal(self, settings: Settings, *, is_read_only: bool = False) -> Journal:
+    def journal(self, settings: Settings | None = None, *, is_read_only: bool = False) -> Journal:
         """The journal, beside the agent; `is_read_only`: only to look at, which makes nothing."""
         try:
             return open_journal(settings, self.directories, Clock(), is_read_only=is_read_only)

@@ -24,9 +24,9 @@ def retry(context: Context, paths: tuple[str, ...], everything: bool) -> None:
     """Release parked files and make waiting ones due now."""
     if bool(paths) == everything:
         raise click.UsageError("name the files, or say --all")
-    settings = context.settings()
-    places = context.places(settings)
-    journal = context.journal(settings)
+    # Without the configuration: it may be in the middle of being edited, which is no reason not to try again.
+    places = context.places()
+    journal = context.journal()
     try:
         chosen = None if everything else [journal_path(places, path) for path in paths]
         count = journal.retry(chosen)

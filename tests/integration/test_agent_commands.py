@@ -147,6 +147,49 @@ def test_run_once_ends_with_1_when_a_file_is_parked(agent: Agent) -> None:
     assert agent.run_once(timeout_s=2).returncode == 1
 
 
+def break_configuration(agent: Agent) -> None:
+    with open(os.path.join(agent.config_dir, "carriers", "store.json"), "a") as file:
+        file.write("x")
+
+
+def test_status_ls_and_retry_of_a_running_agent_need_no_configuration(agent: Agent) -> None:
+    agent.write("/".join(["d" * 200] * 6) + "/far.jpg", b"far")
+    agent.start()
+    wait_until(lambda: agent.count("parked") == 1, what="a file is parked")
+    break_configuration(agent)
+    result = agent.cli("status", "--json")
+    assert result.returncode == 0, result.stderr
+    status = json.loads(result.stdout)
+    assert status["running"] and status["system_id"] == agent.system_id
+    result = agent.cli("ls", "--json")
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads(result.stdout)
+    result = agent.cli("retry", row["path"])
+    assert (result.returncode, result.stdout) == (0, "1 released\n"), result.stderr
+    result = agent.cli("retry", agent.path(row["path"].partition("camera/")[2]))
+    assert result.returncode == 0, result.stderr
+    assert agent.cli("send", agent.path("x")).returncode == 78
+
+
+def test_status_without_an_agent_and_without_a_configuration_that_can_be_read_says_what_the_journal_says(
+    agent: Agent,
+) -> None:
+    agent.configure(f"http://127.0.0.1:{free_port()}")
+    agent.write("a.jpg", b"waits")
+    assert agent.run_once(timeout_s=1).returncode == 1
+    break_configuration(agent)
+    result = agent.cli("status", "--json")
+    assert result.returncode == 3, result.stderr
+    assert "store.json" in result.stderr
+    status = json.loads(result.stdout)
+    assert (status["running"], status["state"]) == (False, "stopped")
+    assert status["addresses"]["upload"]["oldest_unsent_s"] is not None
+    assert status["oldest_unsent_s"] is not None
+    assert "not active" not in result.stdout
+    assert any("configuration" in warning for warning in status["warnings"])
+    assert agent.cli("status").returncode == 3
+
+
 def test_a_bad_configuration_ends_with_78_and_names_the_key(agent: Agent) -> None:
     agent.put_config("system/system", {"id": "x", "adresses": ["upload"]})
     result = agent.cli("run")
