@@ -21,6 +21,7 @@ from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadG
 from syncagent.core.keys import Naming, check_key, escape, time_of, with_digest
 from syncagent.core.metadata import SIDECAR, pack
 from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.core.places import OUTSIDE
 from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
 from syncagent.docks.naming import content_of, corner_key, is_in_corner, naming_of
@@ -108,7 +109,7 @@ class Delivery:
         row = self._row
         located = self._dock.places.locate(row.path)
         if located is None:
-            raise Refused("lies outside of generated_data and of every directory of upload.allowed_roots")
+            raise Refused(OUTSIDE)
         with PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as original, ExitStack() as stack:
             # What a handler made of the file goes in its place, as long as the file is what the handler saw.
             pinned = original if row.body is None else stack.enter_context(self._handled(row.body))

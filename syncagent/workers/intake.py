@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from syncagent.core.board import Board, Fact
 from syncagent.core.errors import FileVanished, SyncagentError, Transient, Trouble
 from syncagent.core.model import OWED, Facts, State
-from syncagent.core.places import Places
+from syncagent.core.places import OUTSIDE, Places
 from syncagent.core.settle import QUIET_WITHOUT_LEASE, Settling, Verdict, Writers
 from syncagent.core.territory import Owner, Territory, is_within
 from syncagent.edges import files
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.files import Lease, Listing
-from syncagent.edges.journal import Arrival, Journal, Known
+from syncagent.edges.journal import Arrival, Journal, Known, Row
 from syncagent.edges.watch import Doorbell, Hints
 
 logger = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class Intake:
         heard = self._doorbell.check()
         self._journal.refresh()
         for row in self._journal.asked():
-            self._see_asked(row.path)
+            self._see_asked(row)
         self._see_expected()
         no_lease = next(iter(self._no_lease.values()), "")
         reasons = [*self._missing.values(), heard.reason]
@@ -317,25 +317,35 @@ class Intake:
     def _settle_s(self) -> float:
         return max((owner.settle_s for owner in self._territory.owners), default=1.0)
 
-    def _see_asked(self, path: str) -> None:
+    def _see_asked(self, row: Row) -> None:
         """A row that waits for its file to be finished, wherever it lies."""
+        path = row.path
         if path in self.settling:
             return
         located = self._places.locate(path)
+        if located is None:
+            # Its directory is not allowed any more: nobody may even look whether it is finished.
+            logger.warning("parked path=%s reason=%s", path, OUTSIDE)
+            self._journal.finish(row, State.PARKED, reason=OUTSIDE)
+            self._board.complain(path, "parked", OUTSIDE, "allow its directory again, then: syncagent retry PATH")
+            return
+        place = self._places.relative_of(path)
         try:
-            status = files.look(*located) if located else None
+            status = files.look(*located)
         except Transient as error:
             self._complain(path, error)
             return
         if status is not None and files.is_file(status):
-            owner = self._territory.owner_of(self._places.relative_of(path) or "")
+            owner = self._territory.owner_of(place or "")
             self.settling.see(
                 path,
                 files.facts_of(status),
                 now=self._clock.monotonic(),
                 settle_s=owner.settle_s if owner else self._settle_s,
             )
-        elif status is None and located is not None and files.device_of(located[0]) is not None:
+        elif place is not None and self._is_away(place):
+            pass
+        elif status is None and files.device_of(located[0]) is not None:
             self._journal.vanished(row.id for row in self._journal.known_at(path) if row.state is State.SETTLING)
 
     def _see_expected(self) -> None:
@@ -343,7 +353,7 @@ class Intake:
         rows = self._journal.expected(after=self._expected_after, limit=EXPECTED_SLICE)
         self._expected_after = rows[-1].id if len(rows) == EXPECTED_SLICE else 0
         for row in rows:
-            self._see_asked(row.path)
+            self._see_asked(row)
 
     # -- finished? ----------------------------------------------------------------------------------------------------
 

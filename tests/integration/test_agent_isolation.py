@@ -43,3 +43,32 @@ def test_a_file_rewritten_under_its_size_and_mtime_is_sent_while_another_address
         file.write(b"B" * 100)
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     wait_until(lambda: b"B" * 100 in sent(verifying).values(), deadline_s=30, what="the second version")
+
+
+@pytest.mark.parametrize("is_by_message", [False, True])
+def test_what_was_asked_for_in_a_directory_that_is_not_allowed_any_more_is_parked_until_it_is_again(
+    agent: Agent, verifying: VerifyingS3, tmp_path: object, is_by_message: bool
+) -> None:
+    root = os.path.join(str(tmp_path), "elsewhere")
+    path = write_file(os.path.join(root, "asked.jpg"), b"asked")
+    duration = "on_message" if is_by_message else "as_needed"
+    agent.configure(verifying.endpoint_url, duration=duration, upload={"allowed_roots": [root]})
+    if is_by_message:
+        os.rename(path, path + ".away")
+        message = {"id": "1", "time": "2025-06-01T12:00:00Z", "file_name": "asked.jpg", "disk_path": path}
+        assert agent.cli("post", "image_info", json.dumps(message)).returncode == 0
+        assert agent.run_once(timeout_s=2).returncode == 1
+        os.rename(path + ".away", path)
+    else:
+        assert agent.cli("send", path).returncode == 0
+    agent.configure(verifying.endpoint_url, duration=duration)
+    agent.write("x.jpg", b"x")
+    assert agent.run_once(timeout_s=2).returncode == 1
+    assert [(found, state) for found, state, _ in agent.rows()] == [(path, "parked")]
+    assert "allowed_roots" in agent.rows()[0][2]
+    assert agent.cli("retry", "--all").stdout == "1 released\n"
+    assert agent.run_once(timeout_s=2).returncode == 1
+    agent.configure(verifying.endpoint_url, duration=duration, upload={"allowed_roots": [root]})
+    assert agent.cli("retry", path).stdout == "1 released\n"
+    assert agent.run_once(timeout_s=5).returncode == 0
+    assert list(sent(verifying).values()) == [b"asked"]
