@@ -24,7 +24,7 @@ from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.places import OUTSIDE
 from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
-from syncagent.docks.naming import content_of, corner_key, is_in_corner, naming_of
+from syncagent.docks.naming import check_outside_corner, content_of, corner_key, is_in_corner, is_receipt, naming_of
 from syncagent.edges import files
 from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
@@ -140,6 +140,8 @@ class Delivery:
         row = self._row
         # A key that somebody asked for was checked when it was asked for.
         base = check_key(row.cloud_path) if row.cloud_path is not None else self._naming().key()
+        if not is_receipt(row):
+            check_outside_corner(base, [self._carrier])
         overwrites = self._carrier.upload.on_rewrite == "overwrite" or is_in_corner(self._carrier, base)
         for is_later_version in (False,) if overwrites else (False, True):
             # Made only when it is needed: a key that just fits has no room for a digest.

@@ -360,6 +360,48 @@ def test_send_refuses_what_it_cannot_queue(agent: Agent, tmp_path: object) -> No
     assert agent.cli("send", good, "--wait").returncode == 1, "nobody is there to wait for"
 
 
+def test_send_refuses_what_is_the_agents_own_on_the_disk_and_in_the_bucket(agent: Agent) -> None:
+    generated = os.path.dirname(agent.data_dir)
+    own = [write_file(os.path.join(generated, "messages", "image_info", "m.json"), b"{}")]
+    assert agent.run_once().returncode == 0
+    own.append(os.path.join(generated, ".syncagent.lock"))
+    for path in own:
+        result = agent.cli("send", path)
+        assert result.returncode == 1, path
+        assert "agent's own" in result.stderr
+    good = agent.write("good.jpg", b"good")
+    for key in ("camera/field-7/.syncagent/status.json", "camera/field-7/.syncagent"):
+        result = agent.cli("send", good, "--cloud-path", key)
+        assert result.returncode == 1, key
+        assert "agent's own" in result.stderr
+    assert agent.rows() == []
+    assert agent.cli("send", good, "--cloud-path", "camera/field-7/.syncagents/x").returncode == 0
+
+
+def test_a_file_whose_own_key_lies_in_the_agents_corner_is_parked_and_replaces_nothing(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    agent.configure(
+        verifying.endpoint_url, watch={"ignore": []}, carrier={"default_cloud_path": "camera/{relative_path}"}
+    )
+    agent.write("field-7/.syncagent/probe", b"mine")
+    agent.write("field-7/a.jpg", b"a")
+    assert agent.run_once(timeout_s=2).returncode == 1
+    assert sent(verifying) == {"camera/field-7/a.jpg": b"a"}
+    assert b"mine" not in verifying.objects().values()
+    assert agent.states("field-7/.syncagent/probe") == ["parked"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["FILE", "--address", "nope"], ["missing.jpg", "--address", "nope"], [""], ["FILE", ""], []]
+)
+def test_send_ends_with_2_when_it_is_used_wrongly(agent: Agent, arguments: list[str]) -> None:
+    good = agent.write("good.jpg", b"good")
+    result = agent.cli("send", *(good if argument == "FILE" else argument for argument in arguments))
+    assert result.returncode == 2, result.stderr
+    assert not os.path.exists(os.path.join(agent.state_dir, "journal.db")) or agent.rows() == []
+
+
 def test_what_was_sent_while_the_agent_was_down_goes_when_it_runs(agent: Agent, verifying: VerifyingS3) -> None:
     agent.configure(verifying.endpoint_url, duration="as_needed")
     path = agent.write("asked.jpg", b"asked")
