@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -145,6 +147,31 @@ def test_run_once_ends_with_1_when_the_store_is_down(agent: Agent) -> None:
 def test_run_once_ends_with_1_when_a_file_is_parked(agent: Agent) -> None:
     agent.write("/".join(["d" * 200] * 6) + "/far.jpg", b"far")
     assert agent.run_once(timeout_s=2).returncode == 1
+
+
+def test_the_log_holds_no_noise_of_the_libraries_however_much_it_is_to_say(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    content = os.urandom(9 * MIB)
+    verifying.faults.append(Fault(operation="PutObject", status=503, times=1))
+    agent.configure(verifying.endpoint_url, system={"log_level": "debug"})
+    agent.write("a.jpg", b"a")
+    agent.write("b.mp4", content)
+    result = agent.run_once()
+    assert result.returncode == 0
+    assert "INFO upload-store" in result.stderr
+    noise = ("botocore", "urllib3", "boto3", "Starting new", "Event ", "Found cred", "Traceback", "AWS4-HMAC")
+    for line in result.stderr.splitlines():
+        assert not any(word in line for word in noise), line
+    said = (
+        "import logging; from syncagent.cli.run import set_up_log; set_up_log('debug')\n"
+        "for name in ('boto3.resources', 'botocore.hooks', 'urllib3.connectionpool', 's3transfer', 'watchdog.tools'):\n"
+        "    logging.getLogger(name).warning('noise')\n"
+        "logging.getLogger('syncagent.x').debug('ours')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, env=environment())
+    assert "noise" not in done.stderr
+    assert "ours" in done.stderr
 
 
 def break_configuration(agent: Agent) -> None:
