@@ -24,7 +24,7 @@ from syncagent.assembly import (
     territory_of,
 )
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import JournalBroken, Stopping, Transient, Trouble
+from syncagent.core.errors import JournalBroken, JournalTorn, Stopping, Transient, Trouble
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
 from syncagent.core.settings import Carrier, SendAddress, Settings
@@ -39,6 +39,7 @@ from syncagent.edges.control import Control
 from syncagent.edges.files import Hold
 from syncagent.edges.handling import HandlerHost
 from syncagent.edges.inbox import Inbox, Outbox
+from syncagent.edges.journal import Journal, set_aside, wrecks
 from syncagent.edges.objects import S3Store
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
@@ -73,8 +74,8 @@ class App:
         self._holds = [Hold(os.path.join(directories.state_dir, STATE_LOCK))]
         try:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
-            self.journal = open_journal(settings, directories, self.clock)
-            self.journal.set_stores(stores_of(settings))
+            self._hold_data(directories)
+            self.journal = self._open_journal(settings, directories)
         except BaseException:
             self._release()
             raise
@@ -98,11 +99,53 @@ class App:
         self._docks: list[Dock] = []
         self._build()
 
+    def _hold_data(self, directories: Directories) -> None:
+        """Of base directories whose generated_data is a link to one place, only one may have an agent."""
+        path = os.path.join(os.path.realpath(directories.data_dir), BASE_LOCK)
+        try:
+            self._holds.append(Hold(path))
+        except (OSError, Transient) as error:
+            # Such as a network mount without locks, or a card that is full: files are sent all the same.
+            logger.warning("no lock path=%s reason=%s", path, error)
+
+    def _open_journal(self, settings: Settings, directories: Directories) -> Journal:
+        """The journal of the last run, or a new one when that is torn: scan and listing of the bucket fill it.
+
+        Raises: JournalBroken, Transient(DISK).
+        """
+        try:
+            journal, recovered = self._recover(settings, directories)
+        except JournalTorn as error:
+            logger.error("journal torn reason=%s", error)
+            self._set_aside(directories)
+            journal, recovered = self._recover(settings, directories)
+        journal.know_torn(wrecks(directories.state_dir))
+        if recovered:
+            logger.info("recovered rows=%d", recovered)
+        return journal
+
+    def _recover(self, settings: Settings, directories: Directories) -> tuple[Journal, int]:
+        journal = open_journal(settings, directories, self.clock)
+        try:
+            journal.set_stores(stores_of(settings))
+            return journal, journal.recover()
+        except BaseException:
+            journal.close()
+            raise
+
+    def _set_aside(self, directories: Directories) -> None:
+        name = set_aside(directories.state_dir, f"{self.clock.now():%Y%m%d}")
+        logger.error("torn journal set aside, a new one is made from disk and bucket name=%s", name)
+
     def _build(self) -> None:
         recheck_bell, intake_bell = self.stop.bell(), self.stop.bell()
         hints = Hints(on_ring=intake_bell.ring)
         self.rechecker = Rechecker(
-            journal=self.journal, places=self.places, is_busy=self._is_sending, on_ready=self._ring_uploaders
+            journal=self.journal,
+            places=self.places,
+            clock=self.clock,
+            is_busy=lambda: bool(self.board.flights()),
+            on_ready=self._ring_uploaders,
         )
 
         def offer(*item: Any) -> bool:
@@ -242,9 +285,6 @@ class App:
         for bell in self._upload_bells:
             bell.ring()
 
-    def _is_sending(self) -> bool:
-        return self.journal.count_of(State.READY, State.SENDING) > 0
-
     def _on_progress(self, flight: Any) -> None:
         """Called by the store while a body is on its way."""
         self.board.move_flight(threading.current_thread().name, flight.acknowledged_bytes)
@@ -255,7 +295,7 @@ class App:
 
     def status(self) -> dict[str, Any]:
         self.board.set_fact("disk", disk_fact(self.directories))
-        return self.reporter.status(settling=(len(self.intake.settling), self.intake.settling.size_bytes()))
+        return self.reporter.status(settling=self.intake.settling.pending())
 
     def _settling(self) -> list[dict[str, Any]]:
         return [
@@ -273,7 +313,7 @@ class App:
         self._look_at_rows()
         self._postman_bell.ring()
         self._ring_uploaders()
-        return {"ok": True}
+        return {"ok": True, "journal": self.journal.identity}
 
     def _look_at_rows(self) -> None:
         """Rows came that wait for their files to be finished."""
@@ -323,7 +363,7 @@ class App:
         self.supervisor.watch(look, every_s=0.1)
         parked = self.journal.count_of(State.PARKED)
         code = self._end()
-        return code or (0 if done and not parked else 1)
+        return code or (0 if done and not parked and self.intake.is_whole() else 1)
 
     def _is_idle(self) -> bool:
         # Messages first: what they ask for settles afterwards.
@@ -350,13 +390,10 @@ class App:
         # default of 5 ms makes each of them wait for whoever is computing, and costs a third of the throughput.
         sys.setswitchinterval(SWITCH_S)
         try:
-            recovered = self.journal.recover()
             self._open_control()
         except BaseException:
             self._release()
             raise
-        if recovered:
-            logger.info("recovered rows=%d", recovered)
         self.supervisor.catch_signals()
         self.supervisor.on_hangup(self._reload_bell.ring)
         self.intake.open()
@@ -385,6 +422,8 @@ class App:
                 for dock in self._docks:
                     dock.meter.account(is_last=True)
             self.journal.close()
+        if self.journal.is_torn:
+            self._set_aside(self.directories)
         self._release()
         return self.supervisor.exit_code
 

@@ -17,6 +17,7 @@ from syncagent.edges.journal import Journal
 from syncagent.edges.objects import S3Store, StoreSettings
 
 STATE_LOCK = "agent.lock"
+#: In the base directory, and in generated_data, which may be a link to what another base directory has, too.
 BASE_LOCK = ".syncagent.lock"
 
 
@@ -43,15 +44,17 @@ class Directories:
         return os.path.join(self.state_dir, "handled")
 
 
-def places_of(settings: Settings, directories: Directories) -> Places:
-    roots = {root for address in settings.addresses for root in address.carrier.upload.allowed_roots}
+def places_of(settings: Settings | None, directories: Directories) -> Places:
+    """Without settings only what lies below generated_data has a place."""
+    addresses = settings.addresses if settings is not None else ()
+    roots = {root for address in addresses for root in address.carrier.upload.allowed_roots}
     roots |= {directories.outbox_dir, directories.handled_dir}
     data_root = os.path.realpath(directories.data_dir)
     return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)))
 
 
 def territory_of(settings: Settings, directories: Directories, places: Places) -> Territory:
-    reserved = {task.carrier.path for task in settings.tasks if task.carrier.path}
+    reserved = {task.carrier.path for task in settings.tasks if task.carrier.path} | {BASE_LOCK}
     state = places.heard(os.path.realpath(directories.state_dir))
     if state:
         reserved.add(state)
@@ -95,12 +98,17 @@ def stores_of(settings: Settings) -> dict[str, str]:
     return {address.name: store_name(address.carrier) for address in all_addresses(settings)}
 
 
-def open_journal(settings: Settings, directories: Directories, clock: Clock, *, is_read_only: bool = False) -> Journal:
-    """Where addresses send to is for the agent to say, which holds the lock. Raises: JournalBroken, Transient(DISK)."""
+def open_journal(
+    settings: Settings | None, directories: Directories, clock: Clock, *, is_read_only: bool = False
+) -> Journal:
+    """Where addresses send to is for the agent to say, which holds the lock. Without settings none is active.
+
+    Raises: JournalBroken, Transient(DISK).
+    """
     if not is_read_only:
         files.make_directory(directories.state_dir, mode=0o750)
     journal = Journal(directories.state_dir, clock, is_read_only=is_read_only)
-    addresses = all_addresses(settings)
+    addresses = all_addresses(settings) if settings is not None else ()
     journal.set_ways(
         timed=[address.name for address in addresses if isinstance(address.duration, float | int)],
         handlers=[address.name for address in addresses if address.handler is not None],

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -71,6 +72,45 @@ class BadEntry:
 
     def stat(self, **_: Any) -> os.stat_result:
         raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+
+
+class Recording:
+    """The module `os` as the file system's edge sees it, with every call counted, those of directory entries too."""
+
+    def __init__(self, on_stat: Callable[[], None] = lambda: None) -> None:
+        self.calls: Counter[str] = Counter()
+        self._on_stat = on_stat
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if not callable(real) or isinstance(real, type):
+            return real
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.calls[name] += 1
+            return real(*arguments, **named)
+
+        return counted
+
+    @contextlib.contextmanager
+    def scandir(self, fd: int) -> Iterator[Iterator[Any]]:
+        self.calls["scandir"] += 1
+        with os.scandir(fd) as entries:
+            yield (RecordedEntry(entry, self) for entry in entries)
+
+    def saw(self) -> None:
+        self.calls["DirEntry.stat"] += 1
+        self._on_stat()
+
+
+class RecordedEntry:
+    def __init__(self, entry: os.DirEntry[str], recording: Recording) -> None:
+        self.name = entry.name
+        self._entry, self._recording = entry, recording
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        self._recording.saw()
+        return self._entry.stat(follow_symlinks=follow_symlinks)
 
 
 class FakeBell(Bell):

@@ -84,6 +84,14 @@ class JournalBroken(SyncagentError):
     """The journal cannot be read or written; the text says which and why, for a person."""
 
 
+class JournalLost(JournalBroken):
+    """The file under the journal's name is not the one that was opened: only a new start helps."""
+
+
+class JournalTorn(JournalLost):
+    """The journal's file is damaged: whoever holds the agent's locks sets it aside and begins a new one."""
+
+
 class Stopping(BaseException):
     """Not an error: the agent was asked to end. Passes through `except Exception` on purpose."""
 

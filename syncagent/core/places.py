@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 #: The directory below the base directory that cameras write to.
 GENERATED = "generated_data"
+#: Why a path has no place.
+OUTSIDE = "lies outside of generated_data and of every directory of upload.allowed_roots"
 
 
 @dataclass(frozen=True, slots=True)

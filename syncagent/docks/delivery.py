@@ -21,9 +21,10 @@ from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadG
 from syncagent.core.keys import Naming, check_key, escape, time_of, with_digest
 from syncagent.core.metadata import SIDECAR, pack
 from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.core.places import OUTSIDE
 from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
-from syncagent.docks.naming import content_of, corner_key, is_in_corner, naming_of
+from syncagent.docks.naming import check_outside_corner, content_of, corner_key, is_in_corner, is_receipt, naming_of
 from syncagent.edges import files
 from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
@@ -81,9 +82,19 @@ class _Ledger:
 
 
 class Delivery:
-    """One row, once. `gives_way` is asked between two parts whether to stop there."""
+    """One row, once. `gives_way` is asked between two parts whether to stop there, `pulse` is called while a file is
+    hashed: it may raise, or take its time for something else."""
 
-    def __init__(self, dock: Dock, row: Row, *, worker: str, system_id: str, gives_way: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        dock: Dock,
+        row: Row,
+        *,
+        worker: str,
+        system_id: str,
+        gives_way: Callable[[], bool],
+        pulse: Callable[[], None],
+    ) -> None:
         self._dock = dock
         self._journal = dock.journal
         self._carrier = dock.carrier
@@ -91,16 +102,18 @@ class Delivery:
         self._worker = worker
         self._system_id = system_id
         self._gives_way = gives_way
+        self._pulse = pulse
 
     def carry_out(self) -> None:
         """Raises: every error of core/errors.py that a file or a store can cause."""
         row = self._row
         located = self._dock.places.locate(row.path)
         if located is None:
-            raise Refused("lies outside of generated_data and of every directory of upload.allowed_roots")
+            raise Refused(OUTSIDE)
         with PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as original, ExitStack() as stack:
             # What a handler made of the file goes in its place, as long as the file is what the handler saw.
             pinned = original if row.body is None else stack.enter_context(self._handled(row.body))
+            pinned.pulse = self._pulse
             content = None
             if pinned.size_bytes <= IN_MEMORY_BYTES:
                 content = pinned.read(0, pinned.size_bytes)
@@ -128,6 +141,8 @@ class Delivery:
         row = self._row
         # A key that somebody asked for was checked when it was asked for.
         base = check_key(row.cloud_path) if row.cloud_path is not None else self._naming().key()
+        if not is_receipt(row):
+            check_outside_corner(base, [self._carrier])
         overwrites = self._carrier.upload.on_rewrite == "overwrite" or is_in_corner(self._carrier, base)
         for is_later_version in (False,) if overwrites else (False, True):
             # Made only when it is needed: a key that just fits has no room for a digest.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from syncagent.core.errors import Refused
 from syncagent.core.keys import Naming
-from syncagent.core.messages import time_in
+from syncagent.core.messages import RECEIPT, time_in
 from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, MessageFields, SendAddress
+from syncagent.core.territory import is_within
 from syncagent.edges.journal import Row
 
 #: Below <path>/<system_id>/: our own corner of the bucket, where the rule that no object is replaced does not count.
@@ -24,7 +26,19 @@ def corner_key(carrier: Carrier, name: str) -> str:
 
 def is_in_corner(carrier: Carrier, key: str) -> bool:
     """Whether a key lies in our own corner."""
-    return key.startswith(corner_key(carrier, "") + "/")
+    return is_within(key, corner_key(carrier, ""))
+
+
+def check_outside_corner(key: str, carriers: Iterable[Carrier]) -> None:
+    """Raises: Refused for a key in our own corner: what lies there is replaced whenever we have news."""
+    for carrier in carriers:
+        if is_in_corner(carrier, key):
+            raise Refused(f"the key {key!r} lies in {corner_key(carrier, '')}/, which is the agent's own")
+
+
+def is_receipt(row: Row) -> bool:
+    """Whether a row is the one kind of object that is asked for and goes into our own corner."""
+    return row.message is not None and json.loads(row.message).get("msg_type") == RECEIPT
 
 
 def content_of(message: str | None) -> Mapping[str, Any]:

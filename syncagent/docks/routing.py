@@ -11,7 +11,9 @@ from syncagent.core.keys import check_key
 from syncagent.core.messages import RECEIPT, Message, named_places, receipt_addresses, receipt_name, takers, why_nobody
 from syncagent.core.places import Places
 from syncagent.core.settings import SendAddress, Settings
-from syncagent.docks.naming import corner_key
+from syncagent.core.territory import RESERVED as INBOX
+from syncagent.core.territory import is_within
+from syncagent.docks.naming import check_outside_corner, corner_key
 from syncagent.edges import files
 
 
@@ -51,6 +53,8 @@ class Routing:
             raise Refused(why_nobody(self._settings, message.type))
         if message.content.get("file_name") is None:
             raise Refused("file_name is missing")
+        if message.cloud_path is not None:
+            check_outside_corner(message.cloud_path, [address.carrier for address in addresses])
         return [Destination(each, self._path_of(message, each), message.cloud_path) for each in addresses]
 
     def _path_of(self, message: Message, address: SendAddress) -> str:
@@ -60,6 +64,8 @@ class Routing:
         if not allowed:
             named = message.disk_path or message.file_name
             raise Refused(f"{named} lies neither below generated_data nor below a directory of upload.allowed_roots")
+        if any(is_within(self._places.relative_of(path) or "", INBOX) for path in allowed):
+            raise Refused(f"{message.disk_path or message.file_name} lies in the inbox, which is the agent's own")
         there = (path for path in allowed if self._is_there(path))
         return next(there, allowed[0])
 

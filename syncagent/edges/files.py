@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,6 +28,7 @@ DISK_ERRNOS = frozenset(
     {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 )
 READ_BYTES = 256 * 1024
+_ALL = 1 << 64
 #: Together a second: far longer than a question takes, and a second agent is still refused soon.
 TAKE_ATTEMPTS, TAKE_PAUSE_S = 50, 0.02
 
@@ -71,7 +72,17 @@ class Listing:
 
 
 def facts_of(status: os.stat_result) -> Facts:
-    return Facts(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    """What a stat says, in numbers of 64 bits with a sign, the widest that a journal can hold.
+
+    File systems know times before 1677 and after 2262, which become the first or the last nanosecond that fits, and
+    inodes of 64 bits without a sign, which keep their bits.
+    """
+    inode = status.st_ino - _ALL if status.st_ino >= _ALL // 2 else status.st_ino
+    return Facts(status.st_size, _bounded(status.st_mtime_ns), _bounded(status.st_ctime_ns), inode)
+
+
+def _bounded(time_ns: int) -> int:
+    return max(-_ALL // 2, min(time_ns, _ALL // 2 - 1))
 
 
 def kind_of(mode: int) -> str:
@@ -234,6 +245,10 @@ def sight(root: str, path: str) -> Sighting:
         os.close(fd)
 
 
+def _go_on() -> None:
+    pass
+
+
 class PinnedFile:
     """One version of one file, open for reading. Use as a context manager.
 
@@ -246,6 +261,8 @@ class PinnedFile:
         self.facts = facts
         #: Sent while still written (`max_unsettled_s`): its first `size_bytes` bytes are the version, growth is none.
         self.unsettled = unsettled
+        #: Called between two reads, but those of a request's body: whoever reads gigabytes must listen meanwhile.
+        self.pulse: Callable[[], None] = _go_on
 
     @classmethod
     def open(cls, root: str, path: str, *, facts: Facts, unsettled: bool = False) -> PinnedFile:
@@ -287,6 +304,11 @@ class PinnedFile:
 
     def read(self, start: int, size_bytes: int) -> bytes:
         """Exactly the bytes asked for. Raises: FileChanged when the file is shorter now; Transient(DISK)."""
+        self.pulse()
+        return self.bytes_at(start, size_bytes)
+
+    def bytes_at(self, start: int, size_bytes: int) -> bytes:
+        """Like `read`, and nobody else gets a turn."""
         pieces = []
         while size_bytes > 0:
             try:
@@ -332,7 +354,7 @@ class Stretch:
         wanted = left if n < 0 else min(n, left)
         if wanted == 0:
             return b""
-        piece = self._pinned.read(self._start + self._at, wanted)
+        piece = self._pinned.bytes_at(self._start + self._at, wanted)
         self._at += wanted
         if self._at == self.size_bytes:
             self._pinned.check()

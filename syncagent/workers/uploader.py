@@ -12,6 +12,7 @@ from syncagent.core.errors import (
     FileChanged,
     FileVanished,
     Refused,
+    Stopping,
     SyncagentError,
     Transient,
     Trouble,
@@ -36,6 +37,8 @@ BACKFILL_EVERY = 4
 POISON_ROWS = 3
 #: While the month's budget is spent.
 BUDGET_S = 60.0
+#: While a large file is hashed, small ones are looked for this often.
+LOOK_S = 0.5
 
 
 class Uploader:
@@ -48,6 +51,8 @@ class Uploader:
         self._system_id = system_id
         self._is_nimble = is_nimble
         self._claims = 0
+        self._is_between = False  # sending small files while a large one is hashed
+        self._looked_at = 0.0  # for small files, while a large one is hashed
         self._poison: set[int] = set()  # rows that met a bug since one went well
 
     def pass_once(self, stop: Stop) -> float:
@@ -97,7 +102,7 @@ class Uploader:
         except (Transient, Blocked) as error:
             self._dock.failed(allowed[0], error)
 
-    def _claim(self, allowed: list[str]) -> Row | None:
+    def _claim(self, allowed: list[str], *, is_small: bool = False) -> Row | None:
         upload = self._dock.carrier.upload
         self._claims += 1
         order = upload.order
@@ -106,16 +111,59 @@ class Uploader:
         accepts = self._dock.accepts() if self._dock.is_paused() else None
         until = self._dock.until()
         # Whether a store is back is found out sooner with a small file.
-        if self._is_nimble or self._dock.is_away():
+        if is_small or self._is_nimble or self._dock.is_away():
             row = self._journal.claim(
                 allowed, order=order, largest_bytes=upload.multipart_bytes, accepts=accepts, until=until
             )
-            if row is not None:
+            if row is not None or is_small:
                 return row
         return self._journal.claim(allowed, order=order, accepts=accepts, until=until)
 
+    def _pulse(self, stop: Stop) -> None:
+        """A large file is being hashed, which may take minutes. Raises: Stopping."""
+        if stop.is_set():
+            raise Stopping
+        now = self._dock.clock.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        self._dock.board.beat(self.name)
+        if self._is_nimble and not self._is_between:
+            self._is_between = True
+            try:
+                self._send_small(stop)
+            finally:
+                self._is_between = False
+
+    def _send_small(self, stop: Stop) -> None:
+        """In between: the small files that are ready, which must not wait for all workers to be done with hashing."""
+        dock = self._dock
+        while not stop.is_set():
+            wait_s, allowed = dock.permission()
+            if wait_s > 0:
+                return
+            row = None
+            try:
+                if dock.reached(allowed):
+                    row = self._claim(allowed, is_small=True)
+            finally:
+                dock.unused(allowed, but=row.address if row is not None else None)
+            if row is None:
+                return
+            try:
+                self._handle(row, stop)
+            finally:
+                dock.board.fly(self._flight, None)
+                self._journal.let_go(row)
+
+    @property
+    def _flight(self) -> str:
+        """What a flight is called by: two may be shown when one goes in between."""
+        return f"{self.name}/small" if self._is_between else self.name
+
     def _handle(self, row: Row, stop: Stop) -> float:
         """Deliver one row, whatever comes of it; seconds until the next pass."""
+        self._looked_at = self._dock.clock.monotonic()
         dock, upload = self._dock, self._dock.carrier.upload
         try:
             try:
@@ -126,9 +174,10 @@ class Uploader:
                 Delivery(
                     dock,
                     row,
-                    worker=self.name,
+                    worker=self._flight,
                     system_id=self._system_id,
                     gives_way=lambda: stop.is_set() or self._gives_way(),
+                    pulse=lambda: self._pulse(stop),
                 ).carry_out()
             except BaseException:
                 self._journal.release(row)  # whatever it was, the row must not stay SENDING

@@ -143,6 +143,8 @@ def test_a_message_is_acted_on_once_however_often_it_comes(agent: Agent, verifyi
         ("image_info", '{"file_name": "a.jpg", "disk_path": "/etc/passwd"}', "lies neither"),
         ("image_info", '{"file_name": "a.jpg", "disk_path": "generated_data/../../x"}', "lies neither"),
         ("image_info", '{"file_name": "a.jpg", "cloud_path": "../x"}', "segment"),
+        ("image_info", '{"file_name": "a.jpg", "cloud_path": "camera/field-7/.syncagent/status.json"}', "own"),
+        ("image_info", '{"file_name": "a.jpg", "disk_path": "generated_data/messages/a.jpg"}', "own"),
     ],
 )
 def test_what_is_invalid_is_refused_at_once_and_set_aside_when_it_is_dropped(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -18,8 +19,11 @@ import pytest
 
 from syncagent.core.errors import FileChanged, JournalBroken
 from syncagent.core.model import TRANSITIONS, Digest, Facts, ObjectFacts, Part, State
-from syncagent.edges.journal import Arrival, Journal, Row, Tally, schema
+from syncagent.edges.journal import Arrival, Ask, Journal, Row, Tally, schema
+from syncagent.edges.journal.arrivals import RECENT
 from syncagent.edges.journal.base import MAX_MOVED
+from syncagent.edges.journal.deliveries import MANY
+from syncagent.edges.journal.schema import PAGE_BYTES, STEPS
 from tests.fakes import FakeClock
 from tests.servers import program
 
@@ -1183,6 +1187,162 @@ again = Journal(sys.argv[1], Clock())
 assert again.tally() == recounted(again)
 print("works again")
 """
+
+
+OLD_ROWS = {
+    "removed": "x.jpg",
+    "confirmed": "y.jpg",
+    "ready": "z.jpg",
+    "sending": "caf\udce9.jpg",
+    "parked": "p.jpg",
+    "settling": "s.jpg",
+}
+
+
+def test_a_journal_of_the_first_schema_is_brought_to_the_newest_with_every_row_kept(
+    tmp_path: Path, open_journal: Callable[..., Journal]
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as first:
+        first.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        first.executescript(STEPS[0])
+        first.execute("PRAGMA user_version = 1")
+        first.execute("INSERT INTO directory(path) VALUES (?)", (b"generated_data/camera",))
+        first.execute("INSERT INTO address(name, store) VALUES ('a', 's3 one')")
+        first.execute("INSERT INTO residence VALUES (1, 0, 's3 one')")
+        for number, (state, name) in enumerate(OLD_ROWS.items(), start=1):
+            sent = state in ("removed", "confirmed")
+            first.execute(
+                "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded, key,"
+                " sha256, md5, position, confirmed, confirmed_at)"
+                " VALUES (1, 1, ?, 10, ?, ?, 7, ?, 5, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(os.fsencode(name), number, number, state, f"k/{number}" if sent else None),
+                    *((digest().sha256, digest().md5, number, 6.0, 7.0) if sent else (None,) * 5),
+                ),
+            )
+        first.execute("INSERT INTO upload VALUES (4, 'id', 'k/4', ?, 5, 5)", (digest().sha256,))
+        first.execute("INSERT INTO part VALUES (4, 1, 5, ?, 'e')", (digest().md5,))
+        first.execute("INSERT INTO note VALUES ('probe', 'x')")
+        first.commit()
+    journal = open_journal()
+    assert journal._read("PRAGMA user_version") == [(len(STEPS),)]
+    assert [(row.state, row.path) for row in journal.listing()] == [
+        (state, f"generated_data/camera/{name}") for state, name in OLD_ROWS.items()
+    ]
+    assert journal.occupant("a", "k/1") == journal.occupant("a", "k/2") == digest().sha256
+    assert journal.note("probe") == "x"
+    upload = journal.upload_of(journal.row(4))
+    assert upload is not None and upload.upload_id == "id" and len(upload.parts) == 1
+    assert journal.tally() == recounted(journal)
+    assert journal.recover() == 1
+    row = add(journal, "generated_data/camera/new.jpg")
+    assert confirm(journal, row, "k/new").position == 3
+    names = "SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY 1, 2"
+    found = journal._read(names)
+    journal.close()
+    new = tmp_path / "new"
+    new.mkdir()
+    with contextlib.closing(Journal(str(new), FakeClock())) as fresh:
+        assert fresh._read(names) == found
+
+
+def steps_of(journal: Journal, work: Callable[[], object]) -> int:
+    """How many instructions of SQLite's machine some work takes, in tens."""
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    for connection in (journal._writer, journal._reader):
+        connection.set_progress_handler(tick, 10)
+    work()
+    for connection in (journal._writer, journal._reader):
+        connection.set_progress_handler(None, 10)
+    return count
+
+
+def overwrite(journal: Journal, count: int) -> None:
+    """A name that was sent, overwritten and sent again, so many times."""
+    if not journal.listing(limit=1):
+        add(journal, "generated_data/camera/live.jpg", 99)
+
+    def apply(connection: sqlite3.Connection) -> None:
+        connection.executemany(
+            "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded, key,"
+            " sha256, md5, position) SELECT address, directory, name, size, ?, ?, inode, 'removed', 0, 'k' || ?,"
+            " zeroblob(32), zeroblob(16), ? FROM version WHERE id = 1",
+            ((number, number, number, number) for number in range(100, 100 + count)),
+        )
+
+    journal._write(apply)
+
+
+@pytest.mark.parametrize("other", ["", "a key of its own"])
+def test_a_name_that_is_overwritten_ten_thousand_times_costs_no_more_than_one_that_is_a_hundred_times(
+    tmp_path: Path, clock: FakeClock, other: str
+) -> None:
+    path, costs = "generated_data/camera/live.jpg", []
+    for count in (100, 10_000):
+        directory = tmp_path / str(count)
+        directory.mkdir()
+        with contextlib.closing(Journal(str(directory), clock)) as journal:
+            journal.set_stores(STORES)
+            overwrite(journal, count)
+            costs.append(
+                {
+                    "record": steps_of(journal, lambda: journal.record([Arrival("a", path, facts(10**6))])),
+                    "known": steps_of(journal, lambda: journal.known_at(path)),
+                    "scan": steps_of(journal, lambda: journal.known_among("generated_data/camera", ["live.jpg"])),
+                    "vanished": steps_of(journal, lambda: journal.directories_below("generated_data")),
+                    "ask": steps_of(journal, lambda: journal.ask("a", path, cloud_path=other or None)),
+                    "expect": steps_of(
+                        journal,
+                        lambda: journal.take([(b"m", "image_info", [Ask("a", path, other or None, "{}")])]),
+                    ),
+                }
+            )
+            assert journal.occupant("a", "k100") == bytes(32)
+    few, many = costs
+    assert all(many[what] <= few[what] + 20 for what in few), (few, many)
+
+
+def test_old_bytes_that_come_back_under_a_name_are_known_and_a_live_row_is_found_behind_any_number_of_old_ones(
+    journal: Journal,
+) -> None:
+    path = "generated_data/camera/live.jpg"
+    old = add(journal, path, 1)
+    journal.defer(old, reason="link", wait_s=1.0)
+    overwrite(journal, 2 * RECENT)
+    newest = confirm(journal, add(journal, path, 10**6))
+    assert journal.row(old.id).state is State.SUPERSEDED
+    journal.vanished([newest.id])
+    assert journal.record([Arrival("a", path, newest.facts)]) == 0
+    assert journal.row(newest.id).state is State.CONFIRMED
+
+
+def test_versions_that_were_never_sent_and_were_overtaken_are_forgotten_at_a_start_when_they_are_many(
+    open_journal: Callable[..., Journal],
+) -> None:
+    journal = open_journal()
+    path = "generated_data/camera/live.jpg"
+    sent = confirm(journal, add(journal, path, 1))
+    for number in range(2, MANY + 10):
+        add(journal, path, number)
+    uploading = add(journal, path, MANY + 10)
+    journal.upload_begun(uploading, "id", key="k", sha256=digest().sha256, part_bytes=5)
+    last = add(journal, path, MANY + 11)
+    gone = add(journal, "generated_data/camera/gone.jpg")
+    journal.vanished([gone.id])
+    journal.close()
+    journal = open_journal()
+    journal.recover()
+    left = [row.id for row in journal.listing()]
+    assert left == [sent.id, uploading.id, last.id, gone.id]
+    assert journal.tally() == recounted(journal)
+    assert journal.occupant("a", "k") == digest().sha256
+    assert add(journal, path, MANY + 12).id > max(left)
 
 
 def test_a_full_disk_breaks_a_write_leaves_nothing_behind_and_the_journal_works_again_after_it(tmp_path: Path) -> None:

@@ -505,6 +505,84 @@ def test_a_bug_that_every_file_meets_is_the_workers_and_not_the_files(world: Wor
         world.run()
 
 
+# -- large files ------------------------------------------------------------------------------------------------------
+
+
+class SlowCard:
+    """Each read of a file takes a second, and something may happen in it."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object]) -> None:
+        self.reads = 0
+        real = PinnedFile.bytes_at
+
+        def slowly(pinned: PinnedFile, start: int, size_bytes: int) -> bytes:
+            self.reads += 1
+            world.clock.advance(1.0)
+            act(self.reads)
+            return real(pinned, start, size_bytes)
+
+        monkeypatch.setattr(PinnedFile, "bytes_at", slowly)
+
+
+def test_while_a_large_file_is_hashed_the_nimble_worker_sends_the_small_ones(
+    build: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = build(multipart_bytes=5 * MIB, workers=1)
+    world.write("large", b"l" * (6 * MIB))
+
+    def act(read: int) -> None:
+        if read == 3:
+            for number in range(3):
+                world.write(f"small{number}")
+            world.write("other", address="b")
+
+    SlowCard(world, monkeypatch, act)
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 5
+    visible = [call.key for call in world.store.history if call.became_visible]
+    assert visible[-1] == "camera/a/large"
+    begun = next(number for number, call in enumerate(world.store.sent) if call.name == "create_multipart")
+    assert [call.name for call in world.store.sent[:begun]] == ["put"] * 4
+    assert world.board.flights() == []
+
+
+def test_a_worker_that_is_not_nimble_hashes_on(build: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("large", b"l" * (6 * MIB))
+    SlowCard(world, monkeypatch, lambda read: read == 3 and world.write("small"))
+    world.run(worker=1)
+    assert [call.key for call in world.store.history if call.became_visible] == ["camera/a/large", "camera/a/small"]
+
+
+def test_a_small_file_that_cannot_be_sent_in_between_holds_up_neither_the_large_one_nor_itself(
+    build: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = build(multipart_bytes=5 * MIB, workers=1)
+    world.write("large", b"l" * (6 * MIB))
+    world.fails(lambda: Refused("not this one"), prefix="camera/a/small")
+    SlowCard(world, monkeypatch, lambda read: read == 3 and world.write("small"))
+    world.run()
+    assert world.states() == [State.CONFIRMED, State.PARKED]
+
+
+def test_a_worker_that_is_to_stop_does_not_hash_a_file_to_its_end(
+    build: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("large", b"l" * (6 * MIB))
+
+    def act(read: int) -> None:
+        if read == 3:
+            world.stop.set()
+
+    card = SlowCard(world, monkeypatch, act)
+    with pytest.raises(Stopping):
+        world.run(worker=1)
+    assert card.reads == 3
+    assert world.states() == [State.READY]
+    assert world.journal.claim(["a"]) is not None
+
+
 # -- files that change under the worker -------------------------------------------------------------------------------
 
 

@@ -11,8 +11,10 @@ ages by it survive a board that boots in 1970.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from syncagent.core.model import State
 
@@ -23,8 +25,27 @@ from .messages import Messages
 from .reading import JournalReader
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
+from .wreckage import set_aside, wrecks
 
-__all__ = ["FILE_NAME", "FOR_FILE", "Arrival", "Ask", "Journal", "JournalReader", "Known", "Row", "Tally", "Upload"]
+__all__ = [
+    "FILE_NAME",
+    "FOR_FILE",
+    "Arrival",
+    "Ask",
+    "Journal",
+    "JournalReader",
+    "Known",
+    "Row",
+    "Tally",
+    "Upload",
+    "set_aside",
+    "wrecks",
+]
+
+#: The note of torn journals: which are known, the one to tell of, and since when (null: not any more).
+_TORN = "torn"
+#: So long a torn journal is told of.
+TOLD_S = 7 * 86400.0
 
 
 class Journal(Arrivals, Deliveries, Messages, Uploads):
@@ -55,6 +76,7 @@ class Journal(Arrivals, Deliveries, Messages, Uploads):
             chosen = [row_id for row_id, head, name in rows if paths is None or join_path(head, name) in paths]
             for row_id in chosen:
                 self._move(connection, row_id, State.READY, attempts=0, due=0.0)
+            connection.execute("UPDATE note SET value = json_set(value, '$.since', NULL) WHERE name = ?", (_TORN,))
             return len(chosen)
 
         return self._write(apply, durable=True)
@@ -92,3 +114,19 @@ class Journal(Arrivals, Deliveries, Messages, Uploads):
     def set_note(self, name: str, value: str) -> None:
         """Remember a small fact, such as what a store was found to support."""
         self._write(lambda connection: connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, value)))
+
+    def know_torn(self, names: Sequence[str]) -> None:
+        """Names of the torn journals that lie beside this one; `torn` tells of one that is new."""
+        said = self._torn()
+        new = [name for name in names if name not in said.get("known", ())]
+        if new:
+            self.set_note(_TORN, json.dumps({"known": list(names), "name": new[-1], "since": self.time()}))
+
+    def torn(self) -> str | None:
+        """The name of a journal that was set aside because it was torn: for a week, or until `retry`."""
+        said = self._torn()
+        since = said.get("since")
+        return str(said["name"]) if since is not None and self.time() - since < TOLD_S else None
+
+    def _torn(self) -> dict[str, Any]:
+        return dict(json.loads(self.note(_TORN) or "{}"))

@@ -9,7 +9,16 @@ from collections.abc import Iterable, Sequence
 from syncagent.core.model import Facts, State
 
 from .base import JournalBase
-from .rows import DROPPED, FOR_FILE, LIVE, Arrival, Known, is_expected, split_path
+from .rows import DROPPED, FOR_FILE, LIVE, LIVE_VERSIONS, Arrival, Known, is_expected, split_path
+
+#: Rows of a name that are read beside the live ones: old bytes that come back under it are known that far back.
+RECENT = 50
+_VALUES = "v.id, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.cloud_path, v.message, v.unsettled"
+_OLDER = (
+    f"SELECT {_VALUES} FROM (SELECT * FROM version INDEXED BY version_place WHERE directory = ? AND name = ?"
+    f" ORDER BY id DESC LIMIT ?) v WHERE v.address = ? UNION SELECT {_VALUES} FROM {LIVE_VERSIONS}"
+    f" WHERE v.directory = ? AND v.name = ? AND {LIVE} AND v.address = ? ORDER BY 1 DESC"
+)
 
 
 class Arrivals(JournalBase):
@@ -17,14 +26,16 @@ class Arrivals(JournalBase):
 
     def known_among(self, directory: str, names: Sequence[str]) -> dict[str, list[Known]]:
         """Live rows of some files of one directory, by name (one per address); a scan compares the disk with these."""
+        if not names:
+            return {}
         marks = ", ".join("?" * len(names))
         values = (os.fsencode(directory), *(os.fsencode(name) for name in names))
-        return self._known(f"d.path = ? AND v.name IN ({marks}) AND {LIVE}", values)
+        return self._known(f"d.path = ? AND v.name IN ({marks})", values)
 
     def count_live(self, directory: str) -> int:
         """How many names of one directory have live rows."""
         query = (
-            "SELECT count(DISTINCT v.name) FROM directory d JOIN version v ON v.directory = d.id"
+            f"SELECT count(DISTINCT v.name) FROM directory d JOIN {LIVE_VERSIONS} ON v.directory = d.id"
             f" WHERE d.path = ? AND {LIVE}"
         )
         return int(self._read(query, (os.fsencode(directory),))[0][0])
@@ -32,7 +43,7 @@ class Arrivals(JournalBase):
     def live_names(self, directory: str, *, after: str, limit: int) -> list[tuple[str, int]]:
         """(name, row id) of live rows of one directory in the order of their bytes, from behind `after`."""
         query = (
-            "SELECT v.name, v.id FROM directory d JOIN version v ON v.directory = d.id"
+            f"SELECT v.name, v.id FROM directory d JOIN {LIVE_VERSIONS} ON v.directory = d.id"
             f" WHERE d.path = ? AND v.name > ? AND {LIVE} ORDER BY v.name LIMIT ?"
         )
         rows = self._read(query, (os.fsencode(directory), os.fsencode(after), limit))
@@ -44,14 +55,14 @@ class Arrivals(JournalBase):
     def known_at(self, path: str) -> list[Known]:
         """Live rows of one path, one per address."""
         head, name = split_path(path)
-        return next(iter(self._known("d.path = ? AND v.name = ? AND " + LIVE, (head, name)).values()), [])
+        return next(iter(self._known("d.path = ? AND v.name = ?", (head, name)).values()), [])
 
     def _known(self, where: str, values: Sequence[object]) -> dict[str, list[Known]]:
         found: dict[str, list[Known]] = {}
         query = (
             "SELECT v.id, a.name, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.unsettled"
-            " FROM directory d"
-            f" JOIN version v ON v.directory = d.id JOIN address a ON a.id = v.address WHERE {where} ORDER BY v.id"
+            f" FROM directory d JOIN {LIVE_VERSIONS} ON v.directory = d.id JOIN address a ON a.id = v.address"
+            f" WHERE {where} AND {LIVE} ORDER BY v.id"
         )
         for row_id, address, name, *numbers, state, reason, unsettled in self._read(query, values):
             rows = found.setdefault(os.fsdecode(name), [])
@@ -65,7 +76,7 @@ class Arrivals(JournalBase):
         low, high = path + b"/", path + b"0"  # "0" follows "/" in ASCII
         query = (
             "SELECT d.path FROM directory d WHERE (d.path = ? OR (d.path >= ? AND d.path < ?))"
-            f" AND EXISTS (SELECT 1 FROM version v WHERE v.directory = d.id AND {LIVE})"
+            f" AND EXISTS (SELECT 1 FROM {LIVE_VERSIONS} WHERE v.directory = d.id AND {LIVE})"
         )
         return [os.fsdecode(row[0]) for row in self._read(query, (path, low, high))]
 
@@ -85,11 +96,7 @@ class Arrivals(JournalBase):
         head, name = split_path(arrival.path)
         address, directory = self._addresses[arrival.address], self._directory_id(connection, head)
         facts = arrival.facts
-        older = connection.execute(
-            "SELECT id, size, mtime_ns, ctime_ns, inode, state, reason, cloud_path, message, unsettled FROM version"
-            " WHERE directory = ? AND name = ? AND address = ? ORDER BY id DESC",
-            (directory, name, address),
-        )
+        older = connection.execute(_OLDER, (directory, name, RECENT, address, directory, name, address))
         ready = 0
         # A key that somebody asked for does not stand for the one that the address gives: each has rows of its own.
         seen: set[str | None] = set()
@@ -154,8 +161,9 @@ class Arrivals(JournalBase):
             address_id, directory = self._address_id(connection, address), self._directory_id(connection, head)
             same = " AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?" if facts else ""
             row = connection.execute(
-                "SELECT id FROM version WHERE directory = ? AND name = ? AND address = ? AND cloud_path IS ? AND"
-                f" (state = 'settling' OR (state IN ('ready', 'sending', 'waiting'){same})) ORDER BY id DESC LIMIT 1",
+                f"SELECT id FROM {LIVE_VERSIONS} WHERE directory = ? AND name = ? AND {LIVE} AND address = ?"
+                f" AND cloud_path IS ? AND (state = 'settling' OR (state IN ('ready', 'sending', 'waiting'){same}))"
+                " ORDER BY id DESC LIMIT 1",
                 (directory, name, address_id, cloud_path, *(_columns(facts) if facts else ())),
             ).fetchone()
             if row:

@@ -15,6 +15,10 @@ from .uploads import end_upload
 
 #: Ready rows looked at in one go; more than any sensible number of workers.
 CLAIM_BATCH = 64
+#: So many versions that were never sent and were overtaken are not worth looking through the whole journal for.
+MANY = 1_000
+#: Of them, so many are forgotten at one start: each costs the card some bytes.
+MOST_FORGOTTEN = 20_000
 #: States that a READY row can be moved to while a worker has it.
 OVERTAKEN = frozenset({State.SUPERSEDED, State.GONE, State.LOST})
 
@@ -278,9 +282,13 @@ class Deliveries(JournalBase):
         return f"address IN ({', '.join(str(self._addresses.get(name, -1)) for name in addresses)})"
 
     def recover(self) -> int:
-        """On start: what was SENDING or WAITING when the last run ended is READY again. Returns how many rows."""
+        """On start: what was SENDING or WAITING when the last run ended is READY again. Returns how many rows.
+
+        Versions that were never sent and were overtaken are forgotten, when they are many.
+        """
 
         def apply(connection: sqlite3.Connection) -> int:
+            self._forget_overtaken(connection)
             rows = connection.execute(
                 "SELECT id FROM version WHERE state = 'sending' OR (state = 'waiting' AND reason != ?)", (FOR_FILE,)
             ).fetchall()
@@ -295,3 +303,20 @@ class Deliveries(JournalBase):
             return len(rows)
 
         return self._write(apply)
+
+    def _forget_overtaken(self, connection: sqlite3.Connection) -> None:
+        """At the start, when no worker holds a row. What was sent stays: its key is taken, and `follow` tells it."""
+        words = ("superseded", "gone")
+        if sum(cell[0] for (_, state, reason), cell in self._tally.items() if state in words and not reason) < MANY:
+            return
+        rows = connection.execute(
+            "SELECT v.id, a.name, v.state, v.size FROM version v JOIN address a ON a.id = v.address"
+            " WHERE v.state IN (?, ?) AND v.reason = '' AND v.position IS NULL AND EXISTS (SELECT 1 FROM version n"
+            " WHERE n.directory = v.directory AND n.name = v.name AND n.address = v.address"
+            " AND n.cloud_path IS v.cloud_path AND n.id > v.id)"
+            " AND NOT EXISTS (SELECT 1 FROM upload u WHERE u.version = v.id) LIMIT ?",
+            (*words, MOST_FORGOTTEN),
+        ).fetchall()
+        for row_id, address, state, size in rows:
+            connection.execute("DELETE FROM version WHERE id = ?", (row_id,))
+            self._count(address, State(state), "", files=-1, size=-size)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from syncagent.core.model import Facts, State
 
 from .base import JournalBase
-from .rows import DROPPED, FOR_FILE, NEVER, ROWS, Ask, Row, is_expected, split_path
+from .rows import DROPPED, FOR_FILE, LIVE, LIVE_VERSIONS, NEVER, ROWS, Ask, Row, is_expected, split_path
 
 
 class Messages(JournalBase):
@@ -43,8 +43,8 @@ class Messages(JournalBase):
         head, name = split_path(ask.path)
         address, directory = self._addresses[ask.address], self._directory_id(connection, head)
         waits = connection.execute(
-            "SELECT 1 FROM version WHERE directory = ? AND name = ? AND address = ? AND cloud_path IS ?"
-            " AND state = 'waiting' AND reason = ? LIMIT 1",
+            f"SELECT 1 FROM {LIVE_VERSIONS} WHERE directory = ? AND name = ? AND {LIVE} AND address = ?"
+            " AND cloud_path IS ? AND state = 'waiting' AND reason = ? LIMIT 1",
             (directory, name, address, ask.cloud_path, FOR_FILE),
         ).fetchone()
         if waits:

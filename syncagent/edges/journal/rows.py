@@ -22,6 +22,8 @@ NEVER = 1e300
 #: Why a version is GONE whose handler wants it not to be sent; its file is still there, and no news.
 DROPPED = "dropped by its handler"
 LIVE = f"(v.state NOT IN ('removed', 'superseded', 'gone', 'lost') OR (v.state = 'gone' AND v.reason = '{DROPPED}'))"
+#: The versions that LIVE is asked of, by the index of those alone: old rows of a name must cost nothing.
+LIVE_VERSIONS = "version v INDEXED BY version_live"
 
 
 @dataclass(frozen=True, slots=True)
