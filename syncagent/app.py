@@ -170,7 +170,7 @@ class App:
             journal=self.journal,
             clock=self.clock,
             totals=lambda: (store.wire_totals().sent_bytes, store.wire_totals().received_bytes),
-            skew_s=lambda: store.skew_s,
+            store_time=store.store_clock.store_time,
         )
         meters.append(meter)
         self._stores.append(store)

@@ -14,7 +14,7 @@ from syncagent.core.errors import Transient
 from syncagent.core.model import OWED, State
 from syncagent.core.settings import Settings
 from syncagent.core.status import Cell, Snapshot, build
-from syncagent.docks.meter import note_of
+from syncagent.docks.meter import day_of, note_of
 from syncagent.edges import files
 from syncagent.edges.clock import Clock
 from syncagent.edges.journal import Journal
@@ -104,7 +104,11 @@ class Reporter:
     def _wire(self) -> dict[str, int]:
         """Bytes over the wire today and this month, of all carriers."""
         names = {address.carrier.name for address in self._settings.addresses}
-        spent = self._spent() or [Spent.from_text(self._journal.note(note_of(name))) for name in names]
+        spent = self._spent()
+        if not spent:
+            spent = [Spent.from_text(self._journal.note(note_of(name))) for name in names]
+            for each in spent:
+                each.roll(day_of(self._clock.now()))
         return {
             "bytes_today": sum(each.day_bytes for each in spent),
             "bytes_month": sum(each.month_bytes for each in spent),

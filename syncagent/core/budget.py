@@ -13,19 +13,25 @@ from syncagent.core.settings import Metered
 
 @dataclass(slots=True)
 class Spent:
-    """Bytes over the wire, both ways, of one store: today's and this month's. `day` is "YYYY-MM-DD", UTC."""
+    """Bytes over the wire, both ways, of one store: today's and this month's. `day` is "YYYY-MM-DD", UTC, or empty."""
 
     day: str = ""
     day_bytes: int = 0
     month_bytes: int = 0
     metered_month_bytes: int = 0
 
-    def add(self, count: int, *, day: str, is_metered: bool) -> None:
-        """Count bytes on a day. A day before the last one counted is a clock that went back: it stays this day."""
-        if day > self.day:
+    def roll(self, day: str) -> None:
+        """It is this day now. One before the last that was known is a clock that went back: it stays that day."""
+        if day <= self.day:
+            return
+        if self.day:  # what was counted before any day was known belongs to the first
+            self.day_bytes = 0
             if day[:7] != self.day[:7]:
                 self.month_bytes = self.metered_month_bytes = 0
-            self.day, self.day_bytes = day, 0
+        self.day = day
+
+    def add(self, count: int, *, is_metered: bool) -> None:
+        """Count bytes on the day that it is."""
         self.day_bytes += count
         self.month_bytes += count
         if is_metered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 
 from syncagent.core.budget import Spent, is_allowed, is_metered, is_spent
 from syncagent.core.meter import limit_at, parse_timetable
@@ -27,8 +27,13 @@ def note_of(carrier: str) -> str:
     return f"wire {carrier}"
 
 
+def day_of(moment: datetime) -> str:
+    """The day as `Spent` writes it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d")
+
+
 class Meter:
-    """Of one carrier. `totals` gives the bytes sent and received so far; `skew_s` what our clock is off, if known."""
+    """Of one carrier. `totals` gives the bytes sent and received so far; `store_time` the time, if the store told."""
 
     def __init__(
         self,
@@ -37,14 +42,14 @@ class Meter:
         journal: Journal,
         clock: Clock,
         totals: Callable[[], tuple[int, int]],
-        skew_s: Callable[[], float | None],
+        store_time: Callable[[], datetime | None],
     ) -> None:
         self._carrier = carrier
         self._windows = parse_timetable(carrier.upload.timetable)
         self._journal = journal
         self._clock = clock
         self._totals = totals
-        self._skew_s = skew_s
+        self._store_time = store_time
         self._lock = threading.Lock()
         self._note = note_of(carrier.name)
         self._spent = Spent.from_text(journal.note(self._note))
@@ -71,8 +76,8 @@ class Meter:
         return limit_at(self._now().astimezone().time(), self._windows, max_bytes_per_s=limit)
 
     def _now(self) -> datetime:
-        """The time as the store has it, where that is known: a budget must not renew itself on a wrong clock."""
-        return self._clock.now() + timedelta(seconds=self._skew_s() or 0.0)
+        """The time as the store has it, where that is known."""
+        return self._store_time() or self._clock.now()
 
     def account(self, *, is_last: bool = False) -> None:
         """Count what went over the wire since the last call; now and then, and at the end, remember it."""
@@ -85,14 +90,17 @@ class Meter:
             interface = default_interface()
             flagged = interface is not None and is_flagged_metered(interface)
             route = interface, is_metered(self._carrier.upload.metered, interface, is_flagged=flagged)
-        total, day = sum(self._totals()), self._now().strftime("%Y-%m-%d")
+        total, store_time = sum(self._totals()), self._store_time()
         with self._lock:
             if route is not None:
                 self._route_at = now
                 self._interface, self._is_metered = route
+            # Only the store's word is kept: a clock that is ahead would renew the budget now, and then not for years.
+            if store_time is not None:
+                self._spent.roll(day_of(store_time))
             count, self._counted = total - self._counted, total
             if count > 0:
-                self._spent.add(count, day=day, is_metered=self._is_metered)
+                self._spent.add(count, is_metered=self._is_metered)
                 self._unkept += count
             must_keep = self._unkept > 0 and (is_last or self._unkept >= KEEP_BYTES or now - self._kept_at >= KEEP_S)
             if not must_keep:
@@ -104,13 +112,21 @@ class Meter:
     def spent(self) -> Spent:
         """A copy, counted up to now."""
         self.account()
+        return self._of_today()
+
+    def _of_today(self) -> Spent:
+        """Judged by the best time there is: before the store's first answer that is our clock's, and not kept.
+
+        A device that was restarted in a new month must ask the store something to learn what time it is.
+        """
         with self._lock:
-            return Spent.from_text(self._spent.to_text())
+            spent = Spent.from_text(self._spent.to_text())
+        spent.roll(day_of(self._now()))
+        return spent
 
     def is_spent(self) -> bool:
         """Whether the month's budget is used up and the link in use costs money."""
-        with self._lock:
-            return self._is_metered and is_spent(self._carrier.upload.metered, self._spent)
+        return self._is_metered and is_spent(self._carrier.upload.metered, self._of_today())
 
     def allows(self, path: str) -> bool:
         """Whether this file may go although the budget is spent."""

@@ -93,7 +93,7 @@ class World:
             places=Places(str(base), str(self.root)),
             board=self.board,
             clock=clock,
-            meter=Meter(carrier, journal=self.journal, clock=clock, totals=lambda: (0, 0), skew_s=lambda: None),
+            meter=Meter(carrier, journal=self.journal, clock=clock, totals=lambda: (0, 0), store_time=lambda: None),
             ways=Ways(Ticks({}, 0.0)),
             on_look_again=self.looked_again.append,
             on_open=lambda: None,

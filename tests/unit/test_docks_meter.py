@@ -1,0 +1,146 @@
+"""What a carrier has spent: counted once, renewed with its month, and never by a clock that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from syncagent.core.budget import Spent
+from syncagent.core.settings import Carrier, Metered, Upload
+from syncagent.docks import meter as meter_module
+from syncagent.docks.meter import Meter
+from syncagent.edges.journal import Journal
+from tests.fakes import FakeClock
+
+BUDGET = 1_000
+DAY_S = 86_400.0
+
+
+class World:
+    """A meter on a metered link. `store_time` is what the store said last, carried on; None before its first answer."""
+
+    def __init__(self, journal: Journal, clock: FakeClock) -> None:
+        self.journal = journal
+        self.clock = clock
+        self.total = 0
+        self._off: timedelta | None = timedelta(0)
+        self.meter = self.restart()
+
+    def restart(self, *, off: timedelta | None = timedelta(0)) -> Meter:
+        """Another run: `off` is the store's time minus the wall clock's, None while the store has not answered."""
+        self.total, self._off = 0, off
+        carrier = Carrier(
+            name="c", upload=Upload(metered=Metered(interfaces=("*",), budget_bytes_per_month=BUDGET, allow=()))
+        )
+        self.meter = Meter(
+            carrier,
+            journal=self.journal,
+            clock=self.clock,
+            totals=lambda: (self.total, 0),
+            store_time=lambda: None if self._off is None else self.clock.now() + self._off,
+        )
+        self.meter.account()
+        return self.meter
+
+    def answers(self, off: timedelta = timedelta(0)) -> None:
+        """The store says what time it is."""
+        self._off = off
+
+    def spend(self, count: int) -> None:
+        self.clock.advance(1)
+        self.total += count
+        self.meter.account(is_last=True)
+
+    def is_spent(self) -> bool:
+        self.clock.advance(1)
+        self.meter.account()
+        return self.meter.is_spent()
+
+
+@pytest.fixture
+def build(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], World]]:
+    monkeypatch.setattr(meter_module, "default_interface", lambda: "wwan0")
+    monkeypatch.setattr(meter_module, "is_flagged_metered", lambda interface: False)
+    journals: list[Journal] = []
+
+    def make() -> World:
+        journals.append(Journal(str(tmp_path), clock))
+        return World(journals[-1], clock)
+
+    yield make
+    for journal in journals:
+        journal.close()
+
+
+@pytest.fixture
+def world(build: Callable[[], World]) -> World:
+    return build()
+
+
+def test_a_spent_budget_is_renewed_with_the_month_although_nothing_goes_over_the_wire(world: World) -> None:
+    world.spend(BUDGET)
+    assert world.is_spent()
+    world.clock.advance(40 * DAY_S)
+    assert not world.is_spent()
+    spent = world.meter.spent()
+    assert (spent.day_bytes, spent.month_bytes, spent.metered_month_bytes) == (0, 0, 0)
+
+
+def test_what_went_today_is_nothing_on_the_next_day(world: World) -> None:
+    world.spend(10)
+    world.clock.advance(DAY_S)
+    spent = world.meter.spent()
+    assert (spent.day_bytes, spent.month_bytes) == (0, 10)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["store answered", "store not asked yet"])
+def test_a_spent_budget_is_renewed_after_a_restart_in_another_month(world: World, is_known: bool) -> None:
+    world.spend(BUDGET)
+    world.clock.advance(40 * DAY_S)
+    world.restart(off=timedelta(0) if is_known else None)
+    assert not world.is_spent()
+
+
+@pytest.mark.parametrize("off_days", [-730, 730])
+def test_a_wrong_clock_neither_renews_a_budget_for_longer_than_until_the_store_says_so_nor_blocks_the_next_month(
+    world: World, off_days: int
+) -> None:
+    world.spend(BUDGET)
+    world.clock.jump(off_days * DAY_S)
+    world.restart(off=None)
+    world.spend(100)  # what it costs to ask
+    world.answers(timedelta(days=-off_days))
+    assert world.is_spent()
+    assert world.meter.spent().month_bytes == BUDGET + 100
+    world.clock.advance(40 * DAY_S)
+    assert not world.is_spent()
+
+
+def test_bytes_that_went_before_the_first_answer_of_all_count_for_its_month(build: Callable[[], World]) -> None:
+    world = build()
+    world.clock.jump(730 * DAY_S)
+    world.restart(off=None)
+    world.spend(100)
+    world.answers(timedelta(days=-730))
+    world.spend(BUDGET)
+    assert world.meter.spent().month_bytes == BUDGET + 100
+    assert world.is_spent()
+
+
+def test_what_was_spent_is_read_back_as_it_was_written() -> None:
+    for spent in (Spent(), Spent("", 3, 3, 0), Spent("2025-06-01", 1, 2, 3)):
+        assert Spent.from_text(spent.to_text()) == spent
+    assert Spent.from_text("nonsense") == Spent.from_text(None) == Spent()
+
+
+def test_the_limit_follows_the_stores_time_of_day(build: Callable[[], World]) -> None:
+    moment = datetime(2025, 6, 1, 12, tzinfo=UTC)
+    world = build()
+    window = f"{moment.astimezone():%H}:00-{moment.astimezone():%H}:30"
+    world.meter.set_carrier(Carrier(name="c", upload=Upload(timetable={window: 7})))
+    assert world.meter.limit() == 7
+    world.answers(timedelta(hours=3))
+    assert world.meter.limit() is None
