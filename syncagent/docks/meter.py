@@ -82,19 +82,19 @@ class Meter:
     def account(self, *, is_last: bool = False) -> None:
         """Count what went over the wire since the last call; now and then, and at the end, remember it."""
         now = self._clock.monotonic()
-        if now - self._accounted_at < ACCOUNT_S and not is_last:
-            return
-        self._accounted_at = now
-        route = None
-        if self._carrier.upload.metered is not None and now - self._route_at >= ROUTE_S:
-            interface = default_interface()
-            flagged = interface is not None and is_flagged_metered(interface)
-            route = interface, is_metered(self._carrier.upload.metered, interface, is_flagged=flagged)
-        total, store_time = sum(self._totals()), self._store_time()
+        with self._lock:
+            if now - self._accounted_at < ACCOUNT_S and not is_last:
+                return
+            self._accounted_at = now
+            must_look = self._carrier.upload.metered is not None and now - self._route_at >= ROUTE_S
+            if must_look:
+                self._route_at = now
+        route = self._route() if must_look else None
         with self._lock:
             if route is not None:
-                self._route_at = now
                 self._interface, self._is_metered = route
+            # Read under the lock: a total that is older than the last one counted would be counted twice.
+            total, store_time = sum(self._totals()), self._store_time()
             # Only the store's word is kept: a clock that is ahead would renew the budget now, and then not for years.
             if store_time is not None:
                 self._spent.roll(day_of(store_time))
@@ -108,6 +108,12 @@ class Meter:
             self._unkept, self._kept_at = 0, now
             text = self._spent.to_text()
         self._journal.set_note(self._note, text)
+
+    def _route(self) -> tuple[str | None, bool]:
+        """The interface in use, and whether it costs money. Asks other programs: not under the lock."""
+        interface = default_interface()
+        flagged = interface is not None and is_flagged_metered(interface)
+        return interface, is_metered(self._carrier.upload.metered, interface, is_flagged=flagged)
 
     def spent(self) -> Spent:
         """A copy, counted up to now."""

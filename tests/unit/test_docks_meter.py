@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -144,3 +145,21 @@ def test_the_limit_follows_the_stores_time_of_day(build: Callable[[], World]) ->
     assert world.meter.limit() == 7
     world.answers(timedelta(hours=3))
     assert world.meter.limit() is None
+
+
+def test_workers_that_count_at_the_same_time_count_each_byte_once(world: World) -> None:
+    totals, others = iter([100, 150, 150]), []
+
+    def total_that_is_old_when_it_is_used() -> tuple[int, int]:
+        total = next(totals)
+        if not others:
+            others.append(threading.Thread(target=lambda: world.meter.account(is_last=True)))
+            others[0].start()
+            others[0].join(0.2)  # it is done by then, or it waits for us
+        return total, 0
+
+    world.meter._totals = total_that_is_old_when_it_is_used
+    world.meter.account(is_last=True)
+    others[0].join(10)
+    world.meter.account(is_last=True)
+    assert world.meter.spent().month_bytes == 150
