@@ -127,6 +127,10 @@ class Gate:
         """Seconds until the next request may go; None when one may go now, is on its way, or need not ask."""
         return None if self.trouble is None or now >= self._ask_at else self._ask_at - now
 
+    def is_askable(self, now: float) -> bool:
+        """Whether `wait_s` would give a permission now."""
+        return self.trouble is None or (not self._is_asking and now >= self._ask_at)
+
     def unused(self) -> None:
         """The permission was not needed."""
         self._is_asking = False

@@ -153,6 +153,12 @@ class Dock:
             waits = [gate.asks_in_s(now) for gate in self._address_gates.values()]
         return min((wait_s for wait_s in waits if wait_s is not None), default=IDLE_S)
 
+    def askable(self) -> list[str]:
+        """Addresses that a request may go to now. Takes no permission."""
+        now = self.clock.monotonic()
+        with self._lock:
+            return [name for name, gate in self._address_gates.items() if gate.is_askable(now)]
+
     def is_away(self) -> bool:
         """Whether one request is let through at a time, to find out if the store is back."""
         with self._lock:

@@ -128,7 +128,7 @@ class Uploader:
                     row,
                     worker=self.name,
                     system_id=self._system_id,
-                    gives_way=lambda: stop.is_set() or self._gives_way(),
+                    gives_way=lambda: stop.is_set() or self._gives_way(row),
                 ).carry_out()
             except BaseException:
                 self._journal.release(row)  # whatever it was, the row must not stay SENDING
@@ -158,13 +158,19 @@ class Uploader:
             self._poison.clear()
         return 0.0
 
-    def _gives_way(self) -> bool:
-        """Between two parts: whether small files wait for this worker, or the money is spent."""
-        largest = self._dock.carrier.upload.multipart_bytes
-        if self._dock.is_paused():
+    def _gives_way(self, row: Row) -> bool:
+        """Between two parts: whether small files wait that this worker could send, or the money is spent."""
+        dock = self._dock
+        accepts = dock.accepts() if dock.is_paused() else None
+        if accepts is not None and not accepts(row.path):
             return True
-        addresses = tuple(self._dock.addresses)
-        return self._is_nimble and self._journal.has_ready(addresses, largest_bytes=largest, until=self._dock.until())
+        # Only what the next claim would take: for anything else it would take this row again, and so for ever.
+        return self._is_nimble and self._journal.has_ready(
+            dock.askable(),
+            largest_bytes=dock.carrier.upload.multipart_bytes,
+            accepts=accepts,
+            until=dock.until(),
+        )
 
     def _act(self, row: Row, error: SyncagentError, do: Do, reason: str, wait_s: float) -> None:
         board = self._dock.board

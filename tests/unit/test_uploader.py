@@ -496,6 +496,49 @@ def test_a_large_file_gives_way_to_a_small_one_between_two_parts(build: Callable
     assert world.states() == [State.CONFIRMED] * 2
 
 
+def test_a_refused_address_holds_up_no_large_file_of_another(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    for number in range(6):
+        world.write(f"a{number}", address="a")
+    world.fails(lambda: Blocked("403", trouble=Trouble.FORBIDDEN), prefix="camera/a/")
+    world.run(1)
+    world.write("film.mp4", os.urandom(11 * MIB), address="b")
+    world.run()
+    assert "camera/b/film.mp4" in world.store.objects
+
+
+def test_a_large_file_does_not_give_way_to_a_file_that_another_worker_sends(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    for address in ("a", "b"):
+        world.write("small", address=address)
+    sent_elsewhere = world.journal.claim(["a"])
+    assert sent_elsewhere is not None
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.run()
+    assert set(world.store.objects) == {"camera/a/film.mp4"}
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_a_large_file_that_may_go_although_the_budget_is_spent_goes(build: Callable[..., World], others: int) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    for number in range(others):
+        world.write(f"{number}.jpg")
+    world.dock.is_paused = lambda: True  # type: ignore[method-assign]
+    world.dock.accepts = lambda: lambda path: path.endswith(".mp4")  # type: ignore[method-assign]
+    world.run()
+    assert set(world.store.objects) == {"camera/a/film.mp4"}
+
+
+def test_a_large_file_stops_between_two_parts_when_the_budget_is_spent(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.dock.is_paused = lambda: bool(world.store.calls("put_part"))  # type: ignore[method-assign]
+    world.dock.accepts = lambda: lambda path: False  # type: ignore[method-assign]
+    world.run()
+    assert (len(world.store.calls("put_part")), world.states()) == (1, [State.READY])
+
+
 # -- permission and rows are always given back ------------------------------------------------------------------------
 
 
