@@ -38,7 +38,9 @@ class SurveyedStore(ObjectStore, Protocol):
 def prefix_of(carrier: Carrier, address: SendAddress) -> str:
     """What every key of the address begins with."""
     if carrier.default_cloud_path:
-        return carrier.default_cloud_path.strip("/").partition("{")[0]
+        # The one word that is the same in every key.
+        template = carrier.default_cloud_path.replace("{system_id}", carrier.system_id)
+        return template.strip("/").partition("{")[0]
     parts = [part for part in (carrier.path, address.sub_path) if part]
     return "/".join(parts) + "/" if parts else ""
 
