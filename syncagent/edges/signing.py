@@ -37,17 +37,21 @@ _DROPPED = frozenset(
     }
 )
 
+#: No agent ran before, and a time beyond is a server's fault: signed with, it would be refused by every other one.
+BELIEVED_YEARS = range(2020, 2100)
+
 
 @lru_cache(maxsize=16)  # many answers come within one second
 def parse_date(value: str | None) -> datetime | None:
-    """The value of an HTTP `Date` header in UTC, or None."""
+    """The value of an HTTP `Date` header in UTC; None for none, and for one that no store of this century can have."""
     if not value:
         return None
     try:
         moment = parsedate_to_datetime(value)
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment if moment.year in BELIEVED_YEARS else None
 
 
 @dataclass(frozen=True, slots=True)
