@@ -230,6 +230,8 @@ class App:
 
     def status(self) -> dict[str, Any]:
         self.board.set_fact("disk", disk_fact(self.directories))
+        for dock in self._docks:
+            dock.show()  # the wall clock may have been set since the last answer
         return self.reporter.status(settling=(len(self.intake.settling), self.intake.settling.size_bytes()))
 
     def _settling(self) -> list[dict[str, Any]]:

@@ -86,13 +86,12 @@ class StoreClock:
         self._lock = threading.Lock()
         self._correction: Anchor | None = None
         self._seen: Anchor | None = None
-        self._skew_s: float | None = None
 
     @property
     def skew_s(self) -> float | None:
-        """The store's time minus our wall clock's at the last answer of the store; None before the first."""
-        with self._lock:
-            return self._skew_s
+        """The store's time minus our wall clock's, both of this moment; None before its first answer."""
+        store_time = self.store_time()
+        return None if store_time is None else (store_time - self._wall()).total_seconds()
 
     @property
     def is_corrected(self) -> bool:
@@ -136,7 +135,6 @@ class StoreClock:
         if is_stores:
             with self._lock:
                 self._seen = Anchor(moment, monotonic_s)
-                self._skew_s = (moment - wall).total_seconds()
                 self._correction = correct(self._correction, self._seen, wall=wall)
         return (moment - expected).total_seconds()
 

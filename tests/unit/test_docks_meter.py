@@ -148,7 +148,8 @@ def test_the_limit_follows_the_stores_time_of_day(build: Callable[[], World]) ->
 
 
 def test_workers_that_count_at_the_same_time_count_each_byte_once(world: World) -> None:
-    totals, others = iter([100, 150, 150]), []
+    totals = iter([100, 150, 150])
+    others: list[threading.Thread] = []
 
     def total_that_is_old_when_it_is_used() -> tuple[int, int]:
         total = next(totals)

@@ -119,6 +119,17 @@ def test_a_date_that_no_store_can_have_is_not_believed(value: str) -> None:
     assert clock.skew_s is None and clock.store_time() is None and clock.now() == NOON
 
 
+def test_the_skew_follows_the_wall_clock_when_it_is_set_between_two_answers() -> None:
+    fake = FakeClock(NOON + timedelta(days=730))
+    clock = clock_of(fake)
+    clock.note_date(dated(NOON))
+    assert clock.skew_s == -730 * 86400
+    fake.advance(50)
+    assert clock.skew_s == -730 * 86400
+    fake.jump(-730 * 86400)
+    assert clock.skew_s == 0
+
+
 def test_the_stores_time_goes_on_with_the_monotonic_clock() -> None:
     fake = FakeClock(NOON)
     clock = clock_of(fake)
@@ -126,7 +137,7 @@ def test_the_stores_time_goes_on_with_the_monotonic_clock() -> None:
     fake.jump(-86400)
     fake.advance(10)
     assert clock.store_time() == NOON + timedelta(seconds=40)
-    assert clock.skew_s == 30
+    assert clock.skew_s == 86430
 
 
 def test_a_clock_is_in_doubt_before_its_release_or_without_synchronisation() -> None:
