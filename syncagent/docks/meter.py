@@ -54,6 +54,7 @@ class Meter:
         self._note = note_of(carrier.name)
         self._spent = Spent.from_text(journal.note(self._note))
         self._counted = 0
+        self._metered_in_run = 0
         self._unkept = 0
         self._kept_at = clock.monotonic()
         self._route_at = float("-inf")
@@ -101,6 +102,7 @@ class Meter:
             count, self._counted = total - self._counted, total
             if count > 0:
                 self._spent.add(count, is_metered=self._is_metered)
+                self._metered_in_run += count if self._is_metered else 0
                 self._unkept += count
             must_keep = self._unkept > 0 and (is_last or self._unkept >= KEEP_BYTES or now - self._kept_at >= KEEP_S)
             if not must_keep:
@@ -123,11 +125,14 @@ class Meter:
     def _of_today(self) -> Spent:
         """Judged by the best time there is: before the store's first answer that is our clock's, and not kept.
 
-        A device that was restarted in a new month must ask the store something to learn what time it is.
+        A device that was restarted in a new month must ask the store something to learn what time it is. What this run
+        sent counts in any case, so that a store which never answers gets no endless budget from a clock that is ahead.
         """
         with self._lock:
-            spent = Spent.from_text(self._spent.to_text())
+            spent, of_this_run = Spent.from_text(self._spent.to_text()), self._metered_in_run
         spent.roll(day_of(self._now()))
+        if self._store_time() is None:
+            spent.metered_month_bytes = max(spent.metered_month_bytes, of_this_run)
         return spent
 
     def is_spent(self) -> bool:

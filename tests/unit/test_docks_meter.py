@@ -131,6 +131,25 @@ def test_bytes_that_went_before_the_first_answer_of_all_count_for_its_month(buil
     assert world.is_spent()
 
 
+def test_a_clock_that_is_ahead_of_a_store_that_never_answers_gives_one_more_budget_and_no_second(world: World) -> None:
+    world.spend(BUDGET)
+    world.clock.jump(730 * DAY_S)
+    world.restart(off=None)
+    assert not world.is_spent()
+    world.spend(BUDGET)
+    assert world.is_spent()
+
+
+def test_a_day_that_a_wrong_clock_left_behind_is_corrected_by_the_store(world: World) -> None:
+    world.spend(BUDGET)
+    world.answers(timedelta(days=730))  # a store whose clock is wrong
+    world.spend(BUDGET)
+    world.answers()
+    assert world.is_spent()
+    world.clock.advance(40 * DAY_S)
+    assert not world.is_spent()
+
+
 def test_what_was_spent_is_read_back_as_it_was_written() -> None:
     for spent in (Spent(), Spent("", 3, 3, 0), Spent("2025-06-01", 1, 2, 3)):
         assert Spent.from_text(spent.to_text()) == spent
