@@ -61,7 +61,8 @@ class Meter:
         self._kept_at = clock.monotonic()
         self._route_at = float("-inf")
         self._accounted_at = float("-inf")
-        self._is_metered = False
+        # Until the route was looked up: while one worker does, the others must not spend what may not be there.
+        self._is_metered = carrier.upload.metered is not None
         self._interface: str | None = None
 
     def set_carrier(self, carrier: Carrier) -> None:

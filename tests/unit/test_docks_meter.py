@@ -160,6 +160,13 @@ def test_a_kill_forgets_a_hundredth_of_the_budget_at_most(world: World, count: i
     assert world.meter.spent().month_bytes >= BUDGET // count * count - BUDGET // 100 - count
 
 
+def test_a_spent_budget_holds_before_the_link_was_looked_at(world: World) -> None:
+    world.spend(BUDGET)
+    carrier = Carrier(name="c", upload=Upload(metered=Metered(interfaces=("*",), budget_bytes_per_month=BUDGET)))
+    meter = Meter(carrier, journal=world.journal, clock=world.clock, totals=lambda: (0, 0), store_time=world.clock.now)
+    assert meter.is_spent()
+
+
 def test_without_a_budget_the_count_is_not_written_after_every_file(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
