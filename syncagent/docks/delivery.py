@@ -18,8 +18,8 @@ from syncagent import __version__
 from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
 from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
-from syncagent.core.keys import Naming, check_key, escape, time_of, with_digest
-from syncagent.core.metadata import SIDECAR, pack
+from syncagent.core.keys import Naming, check_key, time_of, with_digest
+from syncagent.core.metadata import SIDECAR, header_value, pack
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
@@ -275,7 +275,7 @@ class Delivery:
             **self._carrier.upload.metadata,
             "syncagent-sha256": digest.sha256.hex(),
             "syncagent-mtime": f"{time_of(self._row.facts.mtime_ns):%Y-%m-%dT%H:%M:%SZ}",
-            "syncagent-system-id": escape(self._system_id),
+            "syncagent-system-id": header_value(self._system_id),
             "syncagent-version": __version__,
         }
         if captured_at is not None:
@@ -286,11 +286,12 @@ class Delivery:
         # Named by what it belongs to, so that a repeated request writes the same object again.
         name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()
         sidecar = corner_key(self._carrier, f"sidecars/{name}.json")
-        packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(sidecar))
+        named = header_value(sidecar)
+        packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(named))
         if is_whole:
             return {**metadata, **packed}, None
         document = json.dumps({"key": key, "content": content}, ensure_ascii=False, allow_nan=False)
-        return {**metadata, **packed, SIDECAR: sidecar}, (sidecar, document.encode())
+        return {**metadata, **packed, SIDECAR: named}, (sidecar, document.encode())
 
     def _put_sidecar(self, key: str, data: bytes) -> None:
         """Before the object that names it: nobody shall find one without the other."""
