@@ -64,6 +64,10 @@ class UploadGone(Refused):
     """The store does not know this multipart upload (any more)."""
 
 
+class PartsRefused(UploadGone):
+    """The store knows the upload, and will never complete it with the parts that we know."""
+
+
 class KeyTaken(Refused):
     """A conditional write found an object under its key."""
 

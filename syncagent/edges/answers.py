@@ -12,7 +12,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from syncagent.core.errors import Blocked, KeyTaken, Refused, SyncagentError, Transient, Trouble, UploadGone
+from syncagent.core.errors import (
+    Blocked,
+    KeyTaken,
+    PartsRefused,
+    Refused,
+    SyncagentError,
+    Transient,
+    Trouble,
+    UploadGone,
+)
 from syncagent.core.skew import WRONG_S
 from syncagent.edges.signing import parse_date
 
@@ -65,7 +74,7 @@ _DAMAGED = frozenset(
     }
 )
 #: The upload cannot be completed as recorded, but the file can be sent from its beginning.
-_UPLOAD_GONE = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder"})
+_UPLOAD_GONE = {"NoSuchUpload": UploadGone, "InvalidPart": PartsRefused, "InvalidPartOrder": PartsRefused}
 _REFUSED_STATUS = frozenset({400, 404, 405, 411, 413, 414, 416})
 
 #: The store wants the bucket's name at the other place of its address.
@@ -164,7 +173,7 @@ def trouble_with(answer: Answer, *, is_conditional: bool = False) -> SyncagentEr
     if is_conditional and (status == 412 or (status == 409 and code != "OperationAborted")):
         return KeyTaken("another object has this key")
     if code in _UPLOAD_GONE:
-        return UploadGone(what)
+        return _UPLOAD_GONE[code](what)
     wait_s = retry_after_s(answer.headers)
     if status == 429 or code in _THROTTLED or (status == 503 and wait_s is not None):
         return Transient(what, trouble=Trouble.THROTTLED, retry_after_s=wait_s)

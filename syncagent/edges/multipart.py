@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from syncagent.core.errors import FileChanged, UploadGone
+from syncagent.core.errors import FileChanged, PartsRefused, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,7 @@ class Shipment:
                     etag = self._find_completed()
                     if etag is not None:
                         return etag
+                    self._progress.ended()
                     loaded = None
         if loaded is None:
             self._begin()
@@ -157,10 +158,14 @@ class Shipment:
                 only_if_absent=self._parcel.only_if_absent,
                 digest=self._parcel.digest,
             )
-        except UploadGone:
+        except UploadGone as error:
             # An earlier Complete may have done its work after all, and only its answer was lost.
             found = self._find_completed()
             if found is None:
+                if isinstance(error, PartsRefused):
+                    # It is still there. Not for NoSuchUpload: a Complete may be at work on it.
+                    self._store.abort(self._parcel.key, upload_id=self._upload_id)
+                self._progress.ended()
                 raise
             etag = found
         return etag
@@ -223,7 +228,6 @@ class Shipment:
             # Some stores (rclone) answer HEAD with the MD5 of the whole object, however it was uploaded.
             if found.etag in (expected, self._parcel.digest.md5.hex()):
                 return found.etag
-        self._progress.ended()
         return None
 
     def _check_whole(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from syncagent.core.errors import FileChanged, KeyTaken, Transient, Trouble, UploadGone
+from syncagent.core.errors import FileChanged, KeyTaken, PartsRefused, Transient, Trouble, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.edges import multipart
 from syncagent.edges.files import Content, digest_of
@@ -253,6 +253,25 @@ def test_an_upload_that_is_aborted_at_a_part_is_forgotten_and_the_next_attempt_b
     assert ledger.upload is None
     go_on(store, ledger, is_first_in_run=False)
     assert store.bytes_of(KEY) == CONTENT
+
+
+def test_an_upload_whose_parts_the_store_does_not_take_is_aborted_and_the_next_attempt_begins_anew() -> None:
+    store, ledger = MemoryStore(), Ledger()
+    store.scripts.append(Script(lambda: PartsRefused("InvalidPart"), name="complete", times=1))
+    with pytest.raises(UploadGone):
+        go_on(store, ledger)
+    assert ledger.upload is None and store.uploads == {}
+    go_on(store, ledger, is_first_in_run=False)
+    assert store.bytes_of(KEY) == CONTENT and store.uploads == {}
+
+
+def test_an_upload_that_cannot_be_aborted_now_is_not_forgotten() -> None:
+    store, ledger = MemoryStore(), Ledger()
+    store.scripts.append(Script(lambda: PartsRefused("InvalidPart"), name="complete", times=1))
+    store.scripts.append(Script(lambda: Transient("reset", trouble=Trouble.LINK), name="abort"))
+    with pytest.raises(Transient):
+        go_on(store, ledger)
+    assert ledger.upload is not None
 
 
 def test_a_complete_that_did_its_work_and_lost_its_answer_is_found_and_nothing_is_sent_twice() -> None:
