@@ -29,6 +29,7 @@ from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
 from syncagent.edges.multipart import Parcel, Shipment, etag_of_file, part_size
 from syncagent.edges.objects import PutRequest
+from syncagent.edges.payload import is_copy
 
 logger = logging.getLogger(__name__)
 
@@ -178,10 +179,7 @@ class Delivery:
         same = self._is_same(pinned, digest, found.size_bytes, found.etag)
         if not same and found.metadata.get("syncagent-sha256") == digest.sha256.hex():
             # Its ETag is not an MD5 (encrypted by the store's own key): only its bytes prove it.
-            whole = hashlib.sha256()
-            for piece in self._dock.store.read(key):
-                whole.update(piece)
-            same = whole.digest() == digest.sha256
+            same = is_copy(self._dock.store.read(key), digest, size_bytes=pinned.size_bytes)
         if same:
             self._drop_upload()
             self._confirm(key, digest, found.etag)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -286,6 +287,42 @@ def test_a_complete_that_did_its_work_and_lost_its_answer_is_found_and_nothing_i
     assert len(store.calls("put_part")) == PARTS
     assert len([call for call in store.history if call.became_visible]) == 1
     assert store.calls("abort") == []
+
+
+class Encrypted(MemoryStore):
+    """A store whose ETags are no MD5s, and which may hold other bytes than the metadata says."""
+
+    body: bytes | None = None
+
+    def head(self, key: str) -> ObjectFacts | None:
+        found = super().head(key)
+        return None if found is None else replace(found, etag="0123456789abcdef-5")
+
+    def read(self, key: str) -> Iterator[bytes]:
+        yield from super().read(key) if self.body is None else (self.body,)
+
+
+@pytest.mark.parametrize("is_first_in_run", [False, True])
+def test_a_complete_whose_answer_was_lost_is_found_by_reading_where_etags_are_no_md5s(is_first_in_run: bool) -> None:
+    store, ledger = Encrypted(), Ledger()
+    store.scripts.append(Script(lambda: Transient("reset", trouble=Trouble.LINK), name="complete", times=1, after=True))
+    metadata = {"syncagent-sha256": digest_of(CONTENT).sha256.hex()}
+    with pytest.raises(Transient):
+        go_on(store, ledger, metadata=metadata)
+    assert go_on(store, ledger, is_first_in_run=is_first_in_run, metadata=metadata) == "0123456789abcdef-5"
+    assert len(store.calls("put_part")) == PARTS
+    assert len(store.calls("read")) == 1
+
+
+def test_metadata_alone_does_not_make_an_object_ours() -> None:
+    store, ledger = Encrypted(), Ledger()
+    store.scripts.append(Script(lambda: Transient("reset", trouble=Trouble.LINK), name="complete", times=1, after=True))
+    metadata = {"syncagent-sha256": digest_of(CONTENT).sha256.hex()}
+    with pytest.raises(Transient):
+        go_on(store, ledger, metadata=metadata)
+    store.body = CONTENT[::-1]
+    with pytest.raises(UploadGone):
+        go_on(store, ledger, is_first_in_run=False, metadata=metadata)
 
 
 @pytest.mark.parametrize("is_first_in_run", [False, True])
