@@ -152,10 +152,14 @@ class Delivery:
                 continue
             try:
                 self._put(key, pinned, content, digest, only_if_absent=not overwrites)
-            except KeyTaken:
+            except KeyTaken as error:
+                found = self._dock.store.head(key)
+                if found is None:
+                    # Gone again, or never there: the key may well be ours, and the parts are still good.
+                    raise Transient("the key is taken, but by no object", trouble=Trouble.FILE) from error
                 self._drop_upload()
                 self._journal.release(row)
-                if self._is_ours(self._dock.store.head(key), key, pinned, digest):
+                if self._is_ours(found, key, pinned, digest):
                     return  # an earlier attempt's, whose answer was lost
                 logger.info("key taken path=%s key=%s", row.path, key)
                 continue

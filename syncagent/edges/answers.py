@@ -170,6 +170,9 @@ def trouble_with(answer: Answer, *, is_conditional: bool = False) -> SyncagentEr
     """The error for an answer that is no success."""
     status, code = answer.status, answer.code
     what = f"the store answered {status} {code}".rstrip()
+    if is_conditional and code == "ConditionalRequestConflict":
+        # Somebody else was at the key at the same moment. Whether it is taken now, only the next attempt can tell.
+        return Transient(what, trouble=Trouble.FILE)
     if is_conditional and (status == 412 or (status == 409 and code != "OperationAborted")):
         return KeyTaken("another object has this key")
     if code in _UPLOAD_GONE:

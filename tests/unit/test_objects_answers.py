@@ -81,7 +81,7 @@ def test_each_answer_has_one_meaning(status: int, code: str, kind: str) -> None:
     [
         (412, "PreconditionFailed", "KeyTaken"),
         (412, "", "KeyTaken"),
-        (409, "ConditionalRequestConflict", "KeyTaken"),
+        (409, "ConditionalRequestConflict", "Transient file"),
         (409, "OperationAborted", "Transient store"),
         (503, "SlowDown", "Transient throttled"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from syncagent.docks.meter import Meter
 from syncagent.edges.files import PinnedFile, facts_of
 from syncagent.edges.journal import Arrival, Journal, Row
 from syncagent.workers.uploader import Uploader
-from tests.fakes import Call, FakeClock, FakeStop, MemoryStore, Script
+from tests.fakes import Call, FakeClock, FakeStop, MemoryStore, Script, Stored
 
 MIB = 2**20
 
@@ -199,13 +201,39 @@ def test_with_overwrite_a_later_version_replaces(build: Callable[..., World]) ->
     assert {key: stored.body for key, stored in world.store.objects.items()} == {"camera/a/x.jpg": b"one"}
 
 
+def take(world: World, key: str, body: bytes = b"somebody else's") -> None:
+    """Another writer puts an object there, after the listing."""
+    world.store.objects[key] = Stored(body, hashlib.md5(body).hexdigest(), {}, "image/jpeg")
+
+
+def is_suffixed(world: World, key: str) -> bool:
+    head, _, extension = key.rpartition(".")
+    return any(re.fullmatch(rf"{re.escape(head)}\.[0-9a-f]{{12}}\.{extension}", found) for found in world.store.objects)
+
+
 def test_a_key_that_the_store_says_is_taken_is_not_replaced(world: World) -> None:
+    world.write("before.jpg")
+    world.run()
     world.write("x.jpg")
+    take(world, "camera/a/x.jpg")
     world.fails(lambda: KeyTaken("taken"), name="put", times=1)
     world.run()
-    (key,) = world.store.objects
-    assert key != "camera/a/x.jpg" and key.startswith("camera/a/x.") and key.endswith(".jpg")
+    assert is_suffixed(world, "camera/a/x.jpg")
+    assert world.store.bytes_of("camera/a/x.jpg") == b"somebody else's"
+    assert world.states() == [State.CONFIRMED] * 2
+
+
+@pytest.mark.parametrize("size_bytes", [10, 11 * MIB])
+def test_a_key_that_is_taken_by_nobody_is_tried_again_and_no_other_is_chosen(
+    build: Callable[..., World], size_bytes: int
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("x.jpg", os.urandom(size_bytes))
+    world.fails(lambda: KeyTaken("taken"), name="complete" if size_bytes > MIB else "put", times=2)
+    world.run(30)
+    assert set(world.store.objects) == {"camera/a/x.jpg"}
     assert world.states() == [State.CONFIRMED]
+    assert len(world.store.calls("put_part")) == (3 if size_bytes > MIB else 0)
 
 
 def test_two_files_for_one_key_do_not_replace_each_other(world: World) -> None:
