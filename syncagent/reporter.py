@@ -17,7 +17,7 @@ from syncagent.core.status import Cell, Snapshot, build
 from syncagent.docks.meter import day_of, note_of
 from syncagent.edges import files
 from syncagent.edges.clock import Clock
-from syncagent.edges.journal import Journal
+from syncagent.edges.journal import Journal, Tally
 
 RATE_WINDOW_S = 60.0
 #: Why rows stay that were recorded for an address which is not configured any more.
@@ -68,14 +68,19 @@ class Reporter:
         """`settling`: how many files, and bytes, are not recorded because they are not finished."""
         now = self._clock.monotonic()
         names = [address.name for address in self._settings.addresses]
+        tally = self._journal.tally()
         cells = [
-            Cell(address, state, reason if address in names else INACTIVE, tally.files, tally.bytes)
-            for (address, state, reason), tally in self._journal.tally().items()
+            Cell(address, state, reason if address in names else INACTIVE, count.files, count.bytes)
+            for (address, state, reason), count in tally.items()
         ]
         if settling[0]:
             cells.append(Cell("", State.SETTLING, "", *settling))
+        ready = {address: count for (address, state, _), count in tally.items() if state is State.READY}
         for flight in self._board.flights():
-            if not flight.is_recorded:  # on its way in a single request, of which the journal makes no note
+            left = ready.get(flight.address)
+            # On its way in a single request, of which the journal makes no note until it is over: it may be by now.
+            if not flight.is_recorded and left and left.files > 0 and left.bytes >= flight.size_bytes:
+                ready[flight.address] = Tally(left.files - 1, left.bytes - flight.size_bytes)
                 cells.append(Cell(flight.address, State.READY, "", -1, -flight.size_bytes))
                 cells.append(Cell(flight.address, State.SENDING, "", 1, flight.size_bytes))
         owed = self._journal.count_of(*OWED) > 0

@@ -94,7 +94,8 @@ def _asked_wait_s(error: Transient | Blocked) -> float:
 class Gate:
     """Whether a store, or one address of it, is worth asking. Closed, it lets one request through at a time.
 
-    Not thread-safe: its owner holds a lock for the few lines that each call is. Times are monotonic seconds.
+    Not thread-safe: its owner holds a lock for the few lines that each call is. Times are monotonic seconds; `who`
+    tells apart those who ask, so that a request from before the closing gives back nothing that is another's.
     """
 
     def __init__(self) -> None:
@@ -103,7 +104,7 @@ class Gate:
         self.remedy = ""
         self.closed_at = 0.0
         self._ask_at = 0.0
-        self._is_asking = False
+        self._asker: int | None = None  # whose request is on its way, to find out
         self._failures = 0
         self._closed_waits = 0
         self._passed_at = float("-inf")
@@ -112,15 +113,15 @@ class Gate:
     def is_open(self) -> bool:
         return self.trouble is None
 
-    def wait_s(self, now: float) -> float:
+    def wait_s(self, now: float, who: int) -> float:
         """Seconds until a request may go; 0 takes the permission: `passed`, `failed` or `unused` gives it back."""
         if self.trouble is None:
             return 0.0
-        if self._is_asking:
+        if self._asker is not None:
             return 1.0
         if now < self._ask_at:
             return self._ask_at - now
-        self._is_asking = True
+        self._asker = who
         return 0.0
 
     def asks_in_s(self, now: float) -> float | None:
@@ -129,30 +130,31 @@ class Gate:
 
     def is_askable(self, now: float) -> bool:
         """Whether `wait_s` would give a permission now."""
-        return self.trouble is None or (not self._is_asking and now >= self._ask_at)
+        return self.trouble is None or (self._asker is None and now >= self._ask_at)
 
-    def unused(self) -> None:
-        """The permission was not needed."""
-        self._is_asking = False
+    def unused(self, who: int) -> None:
+        """The permission, if there was one, was not needed."""
+        if self._asker == who:
+            self._asker = None
 
-    def passed(self, now: float) -> bool:
-        """A request succeeded. True when that opened the gate."""
+    def passed(self, now: float, who: int) -> bool:
+        """A request succeeded, of whatever age. True when that opened the gate."""
         was_closed = self.trouble is not None
         self.trouble, self.reason, self.remedy = None, "", ""
-        self._is_asking = False
+        self._asker = None
         self._failures = self._closed_waits = 0
         self._passed_at = now
         return was_closed
 
-    def failed(self, error: Transient | Blocked, now: float) -> bool:
+    def failed(self, error: Transient | Blocked, now: float, who: int) -> bool:
         """A request failed in a way that may be everybody's. True when that closed the gate."""
         was_open = self.trouble is None
-        if not was_open and now < self._ask_at:
+        if not was_open and self._asker != who:
             # On its way since before the gate closed. That all workers met the same trouble is one piece of news:
             # counted each, they would make the first wait as long as the sixth.
             self._ask_at = max(self._ask_at, now + _asked_wait_s(error))
             return False
-        self._is_asking = False
+        self._asker = None
         self._failures += 1
         one_is_enough = error.trouble in EVERYBODYS or (
             error.trouble is Trouble.LINK and now - self._passed_at > FRESH_S

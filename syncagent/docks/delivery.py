@@ -27,7 +27,7 @@ from syncagent.docks.naming import content_of, corner_key, is_in_corner, naming_
 from syncagent.edges import files
 from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
-from syncagent.edges.multipart import Parcel, Shipment, etag_of_file, part_size
+from syncagent.edges.multipart import NotBegun, Parcel, Shipment, etag_of_file, part_size
 from syncagent.edges.objects import PutRequest
 from syncagent.edges.payload import is_copy
 
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: Files up to this size are read once, into memory; larger ones are hashed first and read again while they are sent.
 IN_MEMORY_BYTES = 1024 * 1024
+#: Metadata of an object that was sent before its file was finished.
+UNSETTLED = "syncagent-unsettled"
 #: Another worker is sending to the same key: it will be done soon.
 KEY_BUSY_WAIT_S = 1.0
 
@@ -62,7 +64,11 @@ class _Ledger:
         self._journal.upload_begun(
             self._row, upload_id, key=self._parcel.key, sha256=self._parcel.digest.sha256, part_bytes=part_bytes
         )
+        self._dock.reconciled(self._row)  # with an upload that has no parts
         self._dock.passed(self._row.address)
+
+    def reconciled(self) -> None:
+        self._dock.reconciled(self._row)
 
     def part_done(self, part: Part, md5: bytes) -> None:
         self._journal.part_done(self._row, part, md5)
@@ -72,7 +78,7 @@ class _Ledger:
         self._on_bytes(self._has_bytes)
 
     def ended(self) -> None:
-        self._journal.upload_ended(self._row.id)
+        self._dock.upload_ended(self._row.id)
 
 
 class Delivery:
@@ -132,9 +138,15 @@ class Delivery:
                 return
             occupant = self._journal.occupant(row.address, key)
             if occupant == digest.sha256:
-                self._adopt(key, digest, etag=None)
-                return
-            if occupant is None:
+                if row.is_unsettled or not self._journal.is_flagged(row.address, key):
+                    self._adopt(key, digest, etag=None)
+                    return
+                found = self._dock.store.head(key)
+                if self._is_ours(found, key, pinned, content, digest):
+                    return
+                if found is not None and not overwrites:
+                    continue
+            elif occupant is None:
                 foreign = self._journal.foreign(row.address, key)
                 if foreign is not None and self._is_same(pinned, digest, *foreign):
                     self._adopt(key, digest, etag=foreign[1])
@@ -144,7 +156,7 @@ class Delivery:
                         continue  # other bytes, for sure
                     # The listing proves nothing, or it names a key that only this version would have: ask.
                     found = self._dock.store.head(key)
-                    if self._is_ours(found, key, pinned, digest):
+                    if self._is_ours(found, key, pinned, content, digest):
                         return
                     if found is not None:
                         continue
@@ -159,7 +171,7 @@ class Delivery:
                     raise Transient("the key is taken, but by no object", trouble=Trouble.FILE) from error
                 self._drop_upload()
                 self._journal.release(row)
-                if self._is_ours(found, key, pinned, digest):
+                if self._is_ours(found, key, pinned, content, digest):
                     return  # an earlier attempt's, whose answer was lost
                 logger.info("key taken path=%s key=%s", row.path, key)
                 continue
@@ -176,7 +188,9 @@ class Delivery:
         # As many parts as we would have made; only then is it worth reading the file.
         return etag.endswith(f"-{-(-size_bytes // part_bytes)}") and etag == etag_of_file(pinned, part_bytes)
 
-    def _is_ours(self, found: ObjectFacts | None, key: str, pinned: PinnedFile, digest: Digest) -> bool:
+    def _is_ours(
+        self, found: ObjectFacts | None, key: str, pinned: PinnedFile, content: bytes | None, digest: Digest
+    ) -> bool:
         """Whether an object that is under our key is this very version; then it is confirmed."""
         if found is None or found.size_bytes != pinned.size_bytes:
             return False
@@ -184,10 +198,15 @@ class Delivery:
         if not same and found.metadata.get("syncagent-sha256") == digest.sha256.hex():
             # Its ETag is not an MD5 (encrypted by the store's own key): only its bytes prove it.
             same = is_copy(self._dock.store.read(key), digest, size_bytes=pinned.size_bytes)
-        if same:
+        if not same:
+            return False
+        if UNSETTLED in found.metadata and not self._row.is_unsettled:
+            # Sent before it was finished, and nothing was written since. The same bytes replace it, without the flag.
+            self._put(key, pinned, content, digest, only_if_absent=False)
+        else:
             self._drop_upload()
             self._confirm(key, digest, found.etag)
-        return same
+        return True
 
     def _adopt(self, key: str, digest: Digest, *, etag: str | None) -> None:
         """The bytes are there already; nothing is sent."""
@@ -207,23 +226,27 @@ class Delivery:
         self._fly()
         if sidecar is not None:
             self._put_sidecar(*sidecar)
-        if pinned.size_bytes > upload.multipart_bytes and not row.is_unsettled and self._dock.has_multipart():
+        if self._dock.goes_by_parts(row):
             # A single request needs no note of its own: should it be repeated, it is the same request.
             self._journal.sending(row, key, digest)
             self._fly(is_recorded=True)
             parcel = Parcel(
                 key, digest, metadata, content_type, upload.storage_class, upload.part_bytes, only_if_absent
             )
-            etag = self._ship(parcel, pinned)
-            if etag is None:
-                self._journal.release(row)
-                self._dock.forgiven(row.address)
+            try:
+                etag = self._ship(parcel, pinned)
+            except NotBegun as error:
+                self._dock.check_single(row, error.__cause__)
+            else:
+                if etag is None:
+                    self._journal.release(row)
+                    self._dock.forgiven(row.address)
+                else:
+                    self._confirm(key, digest, etag)
                 return
-        else:
-            request = PutRequest(key, digest, metadata, content_type, upload.storage_class, only_if_absent)
-            body = Content(content, digest) if content is not None else pinned.stretch(0, pinned.size_bytes)
-            etag = self._dock.store.put(request, body)
-        self._confirm(key, digest, etag)
+        request = PutRequest(key, digest, metadata, content_type, upload.storage_class, only_if_absent)
+        body = Content(content, digest) if content is not None else pinned.stretch(0, pinned.size_bytes)
+        self._confirm(key, digest, self._dock.store.put(request, body))
 
     def _ship(self, parcel: Parcel, pinned: PinnedFile) -> str | None:
         """By parts. None when it gave way between two of them."""
@@ -233,7 +256,7 @@ class Delivery:
         ledger = _Ledger(self._dock, self._row, parcel, lambda count: self._fly(count, is_recorded=True))
         shipment = Shipment(self._dock.store, pinned, ledger, parcel)
         try:
-            return shipment.go_on(is_first_in_run=self._dock.first_time(self._row), gives_way=self._gives_way)
+            return shipment.go_on(is_first_in_run=not self._dock.is_reconciled(self._row), gives_way=self._gives_way)
         except UploadGone as error:
             raise Transient(str(error), trouble=Trouble.FILE) from error
 
@@ -249,11 +272,13 @@ class Delivery:
         upload = self._journal.upload_of(self._row)
         if upload is not None:
             self._dock.store.abort(upload.key, upload_id=upload.upload_id)
-            self._journal.upload_ended(self._row.id)
+            self._dock.upload_ended(self._row.id)
 
     def _confirm(self, key: str, digest: Digest, etag: str) -> None:
         row, board = self._row, self._dock.board
         self._journal.confirm(row, key=key, digest=digest, etag=etag)
+        board.fly(self._worker, None)
+        self._dock.forget(row.id)
         self._dock.passed(row.address)
         board.add("sent_files")
         board.add("sent_bytes", row.facts.size_bytes)
@@ -283,7 +308,7 @@ class Delivery:
         if captured_at is not None:
             metadata["syncagent-captured-at"] = captured_at
         if self._row.is_unsettled:
-            metadata["syncagent-unsettled"] = "true"
+            metadata[UNSETTLED] = "true"
         content = content_of(self._row.message)
         # Named by what it belongs to, so that a repeated request writes the same object again.
         name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()

@@ -10,10 +10,11 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import Blocked, Transient, Trouble
+from syncagent.core.errors import Blocked, Refused, Transient, Trouble
 from syncagent.core.places import Places
 from syncagent.core.retry import EVERYBODYS, SHARED, Gate
 from syncagent.core.settings import Carrier, MessageFields, SendAddress
@@ -93,13 +94,14 @@ class Dock:
         self._address_gates = {name: Gate() for name in addresses}
         self._order = list(addresses)
         self._next_wake = 0.0
-        self._seen_uploads: set[int] = set()  # multipart rows that were reconciled with the store in this run
+        self._reconciled: set[int] = set()  # rows whose upload in parts was compared with the store in this run
         self.show()
 
     def set_carrier(self, carrier: Carrier) -> None:
         """The owner edited what may change in a running agent."""
         self.carrier = carrier
         self.meter.set_carrier(carrier)
+        self._survey.set_carrier(carrier)
 
     # -- may a request go? --------------------------------------------------------------------------------------------
 
@@ -107,11 +109,11 @@ class Dock:
         """(seconds to wait, addresses that may be sent to).
 
         With no wait, a permission was taken of the store's gate and of each address's: `unused`, `passed`, `failed`
-        or `forgiven` give them back.
+        or `forgiven` give them back, called by the same thread.
         """
         now = self.clock.monotonic()
         with self._lock:
-            wait_s = self._gate.wait_s(now)
+            wait_s = self._gate.wait_s(now, get_ident())
             if wait_s > 0:
                 return wait_s, []
             # Every claim begins with another address, so that a busy one does not starve the others.
@@ -119,7 +121,7 @@ class Dock:
             allowed, waits = [], []
             for name in self._order:
                 gate = self._address_gates[name]
-                wait_s = gate.wait_s(now)
+                wait_s = gate.wait_s(now, get_ident())
                 if wait_s == 0:
                     allowed.append(name)
                     if not gate.is_open:
@@ -127,7 +129,7 @@ class Dock:
                 else:
                     waits.append(wait_s)
             if not allowed:
-                self._gate.unused()
+                self._gate.unused(get_ident())
                 return min(waits, default=IDLE_S), []
             return 0.0, allowed
 
@@ -183,20 +185,30 @@ class Dock:
 
         Raises: Transient, Blocked.
         """
-        if self._survey.is_done(self.addresses[row.address]):
+        address, by_parts = self.addresses[row.address], self.goes_by_parts(row)
+        if self._survey.is_done(address, by_parts=by_parts):
             return 0.0
         if not self._survey.begin():
             return SURVEY_WAIT_S
         try:
-            self._survey.find_out(self.addresses[row.address])
+            self._survey.find_out(address, by_parts=by_parts)
         finally:
             self._survey.end()
         self.show()
         return 0.0
 
-    def has_multipart(self) -> bool:
-        """Unless the store is known to have none."""
-        return self.store.profile.multipart is not False
+    def goes_by_parts(self, row: Row) -> bool:
+        """Whether the version is sent as a multipart upload: large ones are, unless the store is known to have none."""
+        size_bytes = row.facts.size_bytes
+        is_large = size_bytes > self.carrier.upload.multipart_bytes
+        return is_large and not row.is_unsettled and self._survey.has_multipart(size_bytes)
+
+    def check_single(self, row: Row, refusal: BaseException | None) -> None:
+        """The store refused to begin an upload in parts. Raises: that, or Refused, unless a single request may do."""
+        if refusal is not None and self._survey.offers_multipart(refusal):
+            raise refusal
+        if self._survey.has_multipart(row.facts.size_bytes):
+            raise Refused("too large for one request, and the store takes no uploads in parts")
 
     def is_paused(self) -> bool:
         """Whether the month's budget is spent, so that only what is allowed may go."""
@@ -218,24 +230,24 @@ class Dock:
         """Give back permissions that were not needed."""
         with self._lock:
             if but is None:
-                self._gate.unused()
+                self._gate.unused(get_ident())
             for name in allowed:
                 if name != but:
-                    self._address_gates[name].unused()
+                    self._address_gates[name].unused(get_ident())
 
     def passed(self, address: str) -> None:
         """The store took something."""
         now = self.clock.monotonic()
         with self._lock:
-            opened = self._gate.passed(now)
+            opened = self._gate.passed(now, get_ident())
             gate = self._address_gates[address]
             was_refused = gate.trouble is not None
-            opened_address = gate.passed(now)
+            opened_address = gate.passed(now, get_ident())
         self.meter.account()
         self._survey.keep()
         if opened or opened_address:
             logger.info("store back carrier=%s", self.carrier.name)
-            self.journal.wake((*STORE_REASONS, FORBIDDEN) if was_refused else STORE_REASONS)
+            self.journal.wake((*STORE_REASONS, FORBIDDEN) if was_refused else STORE_REASONS, tuple(self.addresses))
             self._on_open()
         if opened or opened_address or self.store.is_corrected:
             self.show()
@@ -246,8 +258,8 @@ class Dock:
         with self._lock:
             gate = self._address_gates[address] if error.trouble is Trouble.FORBIDDEN else self._gate
             # The request had the permission of both.
-            (self._address_gates[address] if gate is self._gate else self._gate).unused()
-            closed = gate.failed(error, now)
+            (self._address_gates[address] if gate is self._gate else self._gate).unused(get_ident())
+            closed = gate.failed(error, now, get_ident())
         self.meter.account()
         if closed:
             logger.warning("store unavailable carrier=%s trouble=%s reason=%s", self.carrier.name, error.trouble, error)
@@ -256,8 +268,8 @@ class Dock:
     def forgiven(self, address: str) -> None:
         """The request ended for a reason of the file's own; nothing was learnt of the store."""
         with self._lock:
-            self._gate.unused()
-            self._address_gates[address].unused()
+            self._gate.unused(get_ident())
+            self._address_gates[address].unused(get_ident())
 
     # -- what waits ---------------------------------------------------------------------------------------------------
 
@@ -269,17 +281,31 @@ class Dock:
                 return False
             self._next_wake = now + WAKE_EVERY_S
             is_away = not self._gate.is_open or any(not gate.is_open for gate in self._address_gates.values())
-        woken = self.journal.wake_due()
+        # Of our own addresses: whether another carrier's store is worth asking, its own dock knows.
+        woken = self.journal.wake_due(tuple(self.addresses))
         if is_away and not woken:
-            woken = self.journal.wake((*STORE_REASONS, FORBIDDEN), limit=1)
+            woken = self.journal.wake((*STORE_REASONS, FORBIDDEN), tuple(self.addresses), limit=1)
         return woken > 0
 
-    def first_time(self, row: Row) -> bool:
-        """Whether a multipart upload has not been compared with the store in this run."""
+    def is_reconciled(self, row: Row) -> bool:
+        """Whether a multipart upload has been compared with the store in this run, as far as it can be."""
         with self._lock:
-            is_first = row.id not in self._seen_uploads
-            self._seen_uploads.add(row.id)
-            return is_first
+            return row.id in self._reconciled or self.store.profile.list_parts is False
+
+    def reconciled(self, row: Row) -> None:
+        """The store said which parts it has."""
+        with self._lock:
+            self._reconciled.add(row.id)
+
+    def upload_ended(self, row_id: int) -> None:
+        """The multipart upload of a row is aborted, or unknown to the store."""
+        self.journal.upload_ended(row_id)
+        self.forget(row_id)
+
+    def forget(self, row_id: int) -> None:
+        """The row needs no upload any more."""
+        with self._lock:
+            self._reconciled.discard(row_id)
 
     # -- what people see ----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
-"""What must be known of a store before the first file goes: which keys are taken, and whether it guards them itself.
+"""What must be known of a store before a file goes: which keys are taken, whether it guards them, what proves bytes.
 
-One listing per prefix in the life of a journal, one probe per store; both are remembered in the journal.
+One listing per prefix in the life of a journal, and one probe per ability of a store, when it first matters; all are
+remembered in the journal.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
-from syncagent.core.errors import Blocked, Trouble
+from syncagent.core.constraints import MAX_PUT_BYTES
+from syncagent.core.errors import Blocked, Refused, Trouble
 from syncagent.core.model import ObjectFacts
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress
 from syncagent.docks.naming import corner_key
+from syncagent.edges.answers import NotOffered
 from syncagent.edges.journal import Journal
 from syncagent.edges.objects import ObjectStore
 
@@ -33,6 +36,8 @@ class SurveyedStore(ObjectStore, Protocol):
     def profile(self) -> StoreProfile: ...
     def set_profile(self, profile: StoreProfile) -> None: ...
     def probe_conditional(self, key: str) -> bool: ...
+    def probe_checksum(self, key: str) -> bool: ...
+    def probe_multipart(self, key: str) -> bool: ...
 
 
 def prefix_of(carrier: Carrier, address: SendAddress) -> str:
@@ -54,7 +59,8 @@ class Survey:
         self._journal = journal
         self._lock = threading.Lock()
         self._is_busy = False
-        self._done: set[str] = set()
+        self._done: set[str] = set()  # addresses whose keys are known
+        self._is_proof_probed = False  # in this run, whatever came of it
         self._remarks: dict[str, str] = {}
         self._profile_note = f"profile {carrier.endpoint_url or ''} {carrier.bucket_name}"
         self._profile: StoreProfile | None = None  # as it was last looked at
@@ -74,11 +80,31 @@ class Survey:
         ):
             if value is not None:
                 profile[name] = value
-        self._store.set_profile(StoreProfile.from_json(profile))
+        overridden = StoreProfile.from_json(profile)
+        if overridden != self._store.profile:
+            self._store.set_profile(overridden)
 
-    def is_done(self, address: SendAddress) -> bool:
+    def set_carrier(self, carrier: Carrier) -> None:
+        """The owner edited what may change in a running agent: what must be known may be more now."""
         with self._lock:
-            return address.name in self._done
+            self._carrier = carrier
+            self._done.clear()
+
+    def is_done(self, address: SendAddress, *, by_parts: bool) -> bool:
+        """Whether all is known that a file of the address, sent in parts or not, makes necessary."""
+        with self._lock:
+            is_listed = address.name in self._done
+        return is_listed and not self._lacks_proof(by_parts=by_parts)
+
+    def _lacks_proof(self, *, by_parts: bool) -> bool:
+        """Whether it matters, and is not known, what the store's answers prove of our bytes."""
+        profile = self._store.profile
+        if self._is_proof_probed:
+            return False
+        if profile.etag_is_md5 is None:
+            return by_parts  # a part proves nothing while its ETag may be anything; a small file tells by itself
+        reads_back = self._carrier.upload.verify == "read_back"
+        return not profile.etag_is_md5 and profile.checksums_proved is None and not reads_back
 
     def begin(self) -> bool:
         """Whether the caller is the one to find out; then it must call `end`."""
@@ -92,16 +118,32 @@ class Survey:
         with self._lock:
             self._is_busy = False
 
-    def find_out(self, address: SendAddress) -> None:
-        """List what is there, and probe what the store does with a key that is taken. Raises: Transient, Blocked."""
-        self._list(address)
-        if self._carrier.upload.on_rewrite == "suffix" and self._store.profile.conditional_writes_proved is None:
-            key = corner_key(self._carrier, "probe")
-            honours = self._store.probe_conditional(key)
-            logger.info("store surveyed carrier=%s conditional_writes=%s", self._carrier.name, honours)
+    def find_out(self, address: SendAddress, *, by_parts: bool) -> None:
+        """List what is there, and probe what the store does. Raises: Transient, Blocked."""
+        carrier = self._carrier
+        with self._lock:
+            is_listed = address.name in self._done
+        if not is_listed:
+            self._list(address)
+            if carrier.upload.on_rewrite == "suffix" and self._store.profile.conditional_writes_proved is None:
+                self._probe("conditional writes", self._store.probe_conditional)
+        if self._lacks_proof(by_parts=by_parts):
+            self._probe("checksums", self._store.probe_checksum)
+            self._is_proof_probed = True
+            self._override()
         self.keep()
         with self._lock:
-            self._done.add(address.name)
+            if self._carrier is carrier:
+                self._done.add(address.name)
+
+    def _probe(self, what: str, probe: Callable[[str], bool]) -> None:
+        try:
+            found = probe(corner_key(self._carrier, "probe"))
+        except Refused as error:
+            # Our own key, not the file's: the file goes. Nothing was learnt, so that the next run asks again.
+            logger.warning("cannot probe %s carrier=%s reason=%s", what, self._carrier.name, error)
+        else:
+            logger.info("probed %s carrier=%s found=%s", what, self._carrier.name, found)
 
     def _list(self, address: SendAddress) -> None:
         prefix = prefix_of(self._carrier, address)
@@ -113,8 +155,8 @@ class Survey:
             for batch in _batches(self._store.list(prefix)):
                 self._journal.note_foreign(address.name, batch)
                 count += len(batch)
-        except Blocked as error:
-            if error.trouble is not Trouble.FORBIDDEN:
+        except (Blocked, Refused, NotOffered) as error:
+            if isinstance(error, Blocked) and error.trouble is not Trouble.FORBIDDEN:
                 raise
             # Sending needs no right to list; what is lost is the sight of keys that others took before us.
             logger.warning("cannot list prefix=%s reason=%s", prefix, error)
@@ -123,6 +165,24 @@ class Survey:
             return
         logger.info("listed prefix=%s objects=%d", prefix, count)
         self._journal.set_note(note, str(count))
+
+    def has_multipart(self, size_bytes: int) -> bool:
+        """Whether to send a file of that size in parts: unless the store is known to take none.
+
+        One that is too large for a single request is reason enough to ask again.
+        """
+        said = self._carrier.store.multipart
+        return said if said is not None else self._store.profile.multipart is not False or size_bytes > MAX_PUT_BYTES
+
+    def offers_multipart(self, refusal: BaseException | None) -> bool:
+        """Whether the store takes uploads in parts, after it refused to begin one: with our own key, it tells."""
+        said = self._carrier.store.multipart
+        if said is not None:
+            return said
+        if self._store.profile.multipart is not True or isinstance(refusal, NotOffered):
+            self._probe("uploads in parts", self._store.probe_multipart)
+            self.keep()
+        return self._store.profile.multipart is not False
 
     def keep(self) -> None:
         """Remember the profile when it has changed."""

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from syncagent.core.errors import Blocked, Transient, Trouble, UploadGone
+from syncagent.core.errors import Blocked, Refused, Transient, Trouble, UploadGone
 from syncagent.core.model import ObjectFacts, Part
-from syncagent.edges.answers import BUCKET_REMEDY, Answer
+from syncagent.edges.answers import BUCKET_REMEDY, Answer, NotOffered
 from syncagent.edges.connection import Flight
 from syncagent.edges.sender import Sender, sha256_hex
+
+logger = logging.getLogger(__name__)
 
 READ_BYTES = 256 * 1024
 
@@ -32,6 +35,8 @@ _ROOTS = {
     "ListObjectsV2": "ListBucket",
     "ListParts": "ListParts",
 }
+#: Operations in which nothing can be missing but the upload: some stores call that NoSuchKey.
+_OF_AN_UPLOAD = frozenset({"AbortMultipartUpload", "CompleteMultipartUpload", "ListParts"})
 
 
 class _Raw:
@@ -149,9 +154,15 @@ class Bucket:
             return str(answer.get("ETag", "")).strip('"')
 
     def abort(self, key: str, *, upload_id: str) -> None:
-        """Forget an upload; one that is gone is no error."""
-        with contextlib.suppress(UploadGone), _translated():
-            self._client().abort_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id)
+        """Forget an upload; one that is gone, or that the store will never drop, is no error."""
+        try:
+            with _translated():
+                self._client().abort_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id)
+        except UploadGone:
+            pass
+        except (Refused, NotOffered) as error:
+            # It knows no such operation, or not for this key: asking again would end the same.
+            logger.warning("upload not aborted key=%s reason=%s", key, error)
 
     def head(self, key: str) -> ObjectFacts | None:
         """What the store says of one object; None if there is none."""
@@ -240,11 +251,17 @@ class Bucket:
             is_streamed=bool(request.stream_output),
         )
         if not (request.method == "HEAD" and answer.status == 404):
-            self._sender.check(
-                answer,
-                is_conditional=any(name.lower() == "if-none-match" for name in headers),
-                root=_ROOTS.get(event_name.rpartition(".")[2]),
-            )
+            operation = event_name.rpartition(".")[2]
+            try:
+                self._sender.check(
+                    answer,
+                    is_conditional=any(name.lower() == "if-none-match" for name in headers),
+                    root=_ROOTS.get(operation),
+                )
+            except Refused as error:
+                if answer.status == 404 and operation in _OF_AN_UPLOAD:
+                    raise UploadGone(str(error)) from error
+                raise
         return AWSResponse(request.url, answer.status, answer.headers, _Raw(answer))
 
 

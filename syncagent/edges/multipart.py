@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from syncagent.core.errors import FileChanged, PartsRefused, UploadGone
+from syncagent.core.errors import FileChanged, PartsRefused, Refused, SyncagentError, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.edges.answers import NotOffered
 from syncagent.edges.payload import is_copy
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,10 @@ MIB = 1024 * 1024
 MAX_PARTS = 10_000
 MIN_PART_BYTES = 5 * MIB
 READ_BYTES = 256 * 1024
+
+
+class NotBegun(SyncagentError):
+    """The store refused to begin an upload in parts; why, is the cause."""
 
 
 class Body(Protocol):
@@ -73,6 +78,7 @@ class Progress(Protocol):
 
     def load(self) -> tuple[str, int, dict[int, tuple[Part, bytes]]] | None: ...
     def begun(self, upload_id: str, part_bytes: int) -> None: ...
+    def reconciled(self) -> None: ...
     def part_done(self, part: Part, md5: bytes) -> None: ...
     def ended(self) -> None: ...
 
@@ -127,6 +133,7 @@ class Shipment:
         two parts; what was sent is kept.
 
         `is_first_in_run`: nothing is known of what the store has; it is asked before anything is sent.
+        Raises: NotBegun.
         """
         loaded = self._progress.load()
         if loaded is not None:
@@ -134,6 +141,7 @@ class Shipment:
             if is_first_in_run:
                 try:
                     self._reconcile()
+                    self._progress.reconciled()
                 except UploadGone:
                     etag = self._find_completed()
                     if etag is not None:
@@ -175,12 +183,15 @@ class Shipment:
     def _begin(self) -> None:
         self._part_bytes = part_size(self._source.size_bytes, wanted_bytes=self._parcel.part_bytes)
         self._done = {}
-        self._upload_id = self._store.create_multipart(
-            self._parcel.key,
-            metadata=self._parcel.metadata,
-            content_type=self._parcel.content_type,
-            storage_class=self._parcel.storage_class,
-        )
+        try:
+            self._upload_id = self._store.create_multipart(
+                self._parcel.key,
+                metadata=self._parcel.metadata,
+                content_type=self._parcel.content_type,
+                storage_class=self._parcel.storage_class,
+            )
+        except (NotOffered, Refused) as error:
+            raise NotBegun(str(error)) from error
         self._progress.begun(self._upload_id, self._part_bytes)
 
     def _parts(self) -> list[tuple[int, int, int]]:
@@ -207,7 +218,16 @@ class Shipment:
 
     def _reconcile(self) -> None:
         """Believe the store about what it has, and the file about what that should be."""
-        stored = {part.number: part for part in self._store.list_parts(self._parcel.key, upload_id=self._upload_id)}
+        try:
+            listed = self._store.list_parts(self._parcel.key, upload_id=self._upload_id)
+        except UploadGone:
+            raise
+        except (NotOffered, Refused) as error:
+            # Each part that we noted was proved when it was sent, and Complete names them all: what is missing there
+            # ends the upload, and the next attempt begins anew.
+            logger.info("parts not listed key=%s reason=%s", self._parcel.key, error)
+            return
+        stored = {part.number: part for part in listed}
         for number in list(self._done):
             kept = stored.get(number)
             if kept is None or kept.etag != self._done[number][0].etag:

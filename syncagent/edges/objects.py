@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from syncagent.core.errors import Blocked, Refused, Transient, Trouble
+from syncagent.core.errors import Blocked, Refused, Transient, Trouble, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import (
     StoreProfile,
@@ -168,24 +168,38 @@ class S3Store:
         """Begin a multipart upload; its id."""
         object_headers(metadata, content_type=content_type, storage_class=storage_class)
         key = _sendable(key)
-        return self._addressed(
+        upload_id = self._addressed(
             lambda: self._rare().create_multipart(
                 key, metadata=metadata, content_type=content_type, storage_class=storage_class
             )
         )
+        if not self.profile.multipart:
+            self._learn(lambda known: replace(known, multipart=True))
+        return upload_id
 
     def put_part(self, key: str, *, upload_id: str, number: int, body: Body, digest: Digest) -> Part:
         """Send one part; raises UploadGone, and Transient where the store's ETag is not the part's MD5."""
         url = f"{self._url(key)}?partNumber={number}&uploadId={quote(upload_id, safe='~')}"
         answer = self._send_body(url, {}, body, digest, key=key)
-        self._sender.check(answer)
+        try:
+            self._sender.check(answer)
+        except Refused as error:
+            if answer.status == 404:  # a part has no other thing that could be missing
+                raise UploadGone(str(error)) from error
+            raise
         if judge_part(digest, etag=answer.etag, profile=self.profile) is Verdict.NO_PROOF:
             raise Transient(f"the store did not prove part {number}", trouble=Trouble.STORE)
         return Part(number, body.size_bytes, answer.etag)
 
     def list_parts(self, key: str, *, upload_id: str) -> list[Part]:
         """The parts that the store holds, all pages; raises UploadGone."""
-        return self._rare().list_parts(_sendable(key), upload_id=upload_id)
+        from syncagent.edges.answers import NotOffered
+
+        try:
+            return self._rare().list_parts(_sendable(key), upload_id=upload_id)
+        except NotOffered:
+            self._learn(lambda known: replace(known, list_parts=False))
+            raise
 
     def complete(
         self,
@@ -225,7 +239,7 @@ class S3Store:
         return etag
 
     def abort(self, key: str, *, upload_id: str) -> None:
-        """Drop a multipart upload; one that is gone is no error."""
+        """Drop a multipart upload; one that is gone, or that the store will never drop, is no error."""
         self._rare().abort(_sendable(key), upload_id=upload_id)
 
     def head(self, key: str) -> ObjectFacts | None:
@@ -261,10 +275,12 @@ class S3Store:
         return is_proved
 
     def probe_multipart(self, key: str) -> bool:
-        """Find out whether uploads in parts can be begun, listed and dropped: three small requests, no object."""
+        """Find out whether uploads in parts can be begun, listed and dropped: three small requests at most."""
         from syncagent.edges.probing import probe_multipart
 
-        multipart, list_parts = self._addressed(lambda: probe_multipart(self._rare(), _sendable(key)))
+        multipart, list_parts = self._addressed(
+            lambda: probe_multipart(self._rare(), _sendable(key), self._probe_put(key), self._sender.check)
+        )
         self._learn(lambda known: replace(known, multipart=multipart, list_parts=list_parts))
         return multipart and list_parts
 

@@ -261,12 +261,12 @@ class Intake:
         """Whether the file is news; if so it settles. False when it is news and there is no room for it."""
         owner = self._territory.owner_of(place)
         wanted = {address.name for address in owner.wanting(place)} if owner else set()
-        wanted |= {row.address for row in known if row.state in OWED}
+        wanted |= {row.address for row in known if row.state in OWED or row.is_unsettled}
         path = self._places.path_of(place)
         by_address = {row.address: row for row in known}
         for address in wanted:
             row = by_address.get(address)
-            if row is not None and row.facts == facts and not row.is_expected:
+            if row is not None and row.facts == facts and not row.is_expected and not row.is_unsettled:
                 continue
             return self.settling.see(
                 path,
@@ -362,11 +362,12 @@ class Intake:
         addresses = {address.name for address in owner.wanting(place)} if owner and place is not None else set()
         wanted = frozenset(addresses)
         known = {row.address: row for row in self._journal.known_at(path)}
-        addresses |= {row.address for row in known.values() if row.state in OWED}
+        addresses |= {row.address for row in known.values() if row.state in OWED or row.is_unsettled}
         arrivals = []
         for address in sorted(addresses):
             row = known.get(address)
-            if row and row.state is State.CONFIRMED and _only_refaced(row.facts, facts):
+            follows = row is not None and row.is_unsettled and not is_unsettled
+            if row and row.state is State.CONFIRMED and _only_refaced(row.facts, facts) and not follows:
                 # The same size and mtime under a new ctime or inode: hashed again later, one by one.
                 if row.facts != facts and not self._on_recheck(row, path, facts):
                     logger.debug("recheck later path=%s", path)

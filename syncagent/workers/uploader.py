@@ -81,7 +81,7 @@ class Uploader:
             return 0.0
         if self._dock.is_paused():
             return BUDGET_S
-        due_s = self._journal.next_due_s()
+        due_s = self._journal.next_due_s(tuple(self._dock.addresses))
         # Of an address that is refused there may be rows that are ready: they have no due time.
         wait_s = min(IDLE_S, self._dock.asks_in_s(), self._dock.ticks_in_s(), due_s if due_s is not None else IDLE_S)
         return max(wait_s, LEAST_WAIT_S)
@@ -93,7 +93,7 @@ class Uploader:
             for row_id, key, upload_id in self._journal.orphans(tuple(self._dock.addresses)):
                 logger.info("aborting orphan key=%s", key)
                 store.abort(key, upload_id=upload_id)
-                self._journal.upload_ended(row_id)
+                self._dock.upload_ended(row_id)
         except (Transient, Blocked) as error:
             self._dock.failed(allowed[0], error)
 

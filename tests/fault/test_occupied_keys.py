@@ -184,3 +184,18 @@ def test_the_probe_lies_in_the_agents_own_corner_and_is_put_once_in_the_life_of_
         assert probes == {"camera/field-7/.syncagent/probe"}
         assert len([event for event in verifying.requests() if event.key in probes]) == 2
         assert len(verifying.requests(operation="ListObjectsV2")) == 1
+
+
+@pytest.mark.timeout(120)
+def test_a_store_whose_etags_are_no_md5s_costs_one_request_per_file_as_any_other(
+    tmp_path: object, verifying: VerifyingS3
+) -> None:
+    with field_of(str(tmp_path), verifying) as here:
+        verifying.etag_is_md5 = False
+        here.agent.start()
+        here.shoot_many(FILES, SIZE_BYTES)
+        here.all_confirmed(deadline_s=30)
+        assert here.objects() == here.expected()
+        assert len(verifying.requests()) <= FILES + SURVEY
+        assert verifying.requests(operation="GetObject") == []
+        assert here.agent.stop() == 0

@@ -19,6 +19,7 @@ import pytest
 from syncagent.core.errors import FileChanged, JournalBroken
 from syncagent.core.model import TRANSITIONS, Digest, Facts, Part, State
 from syncagent.edges.journal import Arrival, Journal, Row, Tally
+from syncagent.edges.journal.base import MAX_MOVED
 from tests.fakes import FakeClock
 
 STORES = {"a": "s3 one", "b": "s3 one", "c": "s3 two"}
@@ -298,6 +299,58 @@ def test_an_unsettled_version_says_so_and_the_finished_one_follows(journal: Jour
     assert not journal.listing()[-1].is_unsettled
 
 
+@pytest.mark.parametrize(
+    ("state", "then"),
+    [
+        (State.READY, State.SUPERSEDED),
+        (State.WAITING, State.SUPERSEDED),
+        (State.PARKED, State.SUPERSEDED),
+        (State.GONE, State.GONE),
+        (State.SENDING, State.SENDING),
+        (State.CONFIRMED, State.REMOVED),
+    ],
+)
+@pytest.mark.parametrize("cloud_path", [None, "k/log"])
+def test_the_finished_version_follows_although_its_facts_are_those_of_the_unsettled_one(
+    journal: Journal, state: State, then: State, cloud_path: str | None
+) -> None:
+    unsettled = Arrival("a", "generated_data/log", facts(), is_unsettled=True, is_wanted=cloud_path is None)
+    finished = Arrival("a", "generated_data/log", facts(), is_wanted=cloud_path is None)
+    if cloud_path is not None:
+        journal.ask("a", "generated_data/log", cloud_path=cloud_path)
+    journal.record([unsettled])
+    (row,) = journal.listing()
+    if state is State.SENDING:
+        journal.sending(row, "k", digest())
+    elif state is State.CONFIRMED:
+        confirm(journal, row)
+    elif state is State.WAITING:
+        journal.defer(row, reason="link", wait_s=9)
+    elif state is not State.READY:
+        journal.finish(row, state)
+    is_owed = cloud_path is None or state is not State.GONE
+    assert journal.record([finished]) == is_owed
+    assert states(journal) == [then, State.READY][: 1 + is_owed]
+    assert (journal.listing()[-1].is_unsettled, journal.listing()[-1].cloud_path) == (not is_owed, cloud_path)
+    if is_owed:
+        assert journal.record([unsettled, finished]) == 0
+        assert journal.tally() == recounted(journal)
+
+
+def test_what_a_worker_confirms_after_the_finished_version_was_recorded_does_not_stand_for_it(journal: Journal) -> None:
+    journal.record([Arrival("a", "generated_data/log", facts(), is_unsettled=True)])
+    row = journal.claim(("a",))
+    assert row is not None
+    journal.record([Arrival("a", row.path, facts())])
+    journal.confirm(row, key="k", digest=digest(), etag="e")
+    journal.let_go(row)
+    assert states(journal) == [State.REMOVED, State.READY]
+    assert (journal.occupant("a", "k"), journal.is_flagged("a", "k")) == (digest().sha256, True)
+    confirm(journal, journal.listing()[-1])
+    assert (journal.occupant("a", "k"), journal.is_flagged("a", "k")) == (digest().sha256, False)
+    assert not journal.is_flagged("a", "other")
+
+
 # -- claims -----------------------------------------------------------------------------------------------------------
 
 
@@ -306,6 +359,12 @@ def drain(journal: Journal, addresses: tuple[str, ...] = ("a",), **how: Any) -> 
     while (row := journal.claim(addresses, **how)) is not None:
         taken.append(row.path.rpartition("/")[2])
     return taken
+
+
+def drain_one(journal: Journal) -> str:
+    row = journal.claim(("a",))
+    assert row is not None
+    return row.path.rpartition("/")[2]
 
 
 @pytest.mark.parametrize(
@@ -322,6 +381,23 @@ def test_claims_come_in_the_order_that_is_asked_for(journal: Journal, order: str
         add(journal, f"generated_data/{name}", number, size=size)
     assert drain(journal, order=order) == expected
     assert drain(journal, order=order) == []
+
+
+def test_a_file_can_be_recorded_while_another_thread_reads_anew_what_is_remembered(journal: Journal) -> None:
+    add(journal, "generated_data/1")
+    assert journal.claim(("a",), order="newest") is not None
+
+    class Batches(dict[Any, Any]):
+        """Whoever looks at them gets the old ones, and the journal new ones."""
+
+        def __iter__(self) -> Iterator[Any]:
+            keys = list(super().__iter__())
+            journal._batches = {}
+            return iter(keys)
+
+    journal._batches = Batches(journal._batches)
+    add(journal, "generated_data/2")
+    assert drain(journal, order="newest") == ["2"]
 
 
 @pytest.mark.parametrize("order", ["newest", "newest_first_with_backfill", "smallest"])
@@ -342,7 +418,7 @@ def test_a_file_that_failed_comes_after_all_that_did_not(journal: Journal) -> No
         assert poison is not None
         journal.defer(poison, reason="x", wait_s=0)
         journal.let_go(poison)
-    journal.wake_due()
+    journal.wake_due(("a",))
     assert drain(journal) == [f"{n:03}" for n in (*range(3, 200), 0, 1, 2)]
 
 
@@ -482,17 +558,17 @@ def test_an_address_that_moves_to_another_store_finds_no_occupants_there(journal
 
 def test_a_deferred_row_is_due_by_the_monotonic_clock(journal: Journal, clock: FakeClock) -> None:
     row = add(journal)
-    assert journal.next_due_s() is None
+    assert journal.next_due_s(("a",)) is None
     journal.defer(row, reason="link", wait_s=10)
     now = journal.row(row.id)
     assert (now.state, now.reason, now.attempts) == (State.WAITING, "link", 1)
     clock.jump(1e9)
-    assert journal.wake_due() == 0
+    assert journal.wake_due(("a",)) == 0
     clock.jump(-2e9)
     clock.advance(9)
-    assert (journal.wake_due(), journal.next_due_s()) == (0, 1.0)
+    assert (journal.wake_due(("a",)), journal.next_due_s(("a",))) == (0, 1.0)
     clock.advance(2)
-    assert (journal.next_due_s(), journal.wake_due(), journal.next_due_s()) == (0.0, 1, None)
+    assert (journal.next_due_s(("a",)), journal.wake_due(("a",)), journal.next_due_s(("a",))) == (0.0, 1, None)
     assert (journal.row(row.id).state, journal.row(row.id).reason, journal.row(row.id).attempts) == (State.READY, "", 1)
 
 
@@ -501,10 +577,19 @@ def test_rows_that_wait_for_the_store_wake_together_or_some_at_a_time_with_their
 ) -> None:
     for number, reason in enumerate(["link", "link", "store", "file: x"]):
         journal.defer(add(journal, f"generated_data/{number}"), reason=reason, wait_s=99)
-    assert journal.wake(["link", "store"], limit=1) == 1
-    assert journal.wake(["link", "store"]) == 2
-    assert journal.wake(["link", "store"]) == 0
+    assert journal.wake(["link", "store"], ("a",), limit=1) == 1
+    assert journal.wake(["link", "store"], ("a",)) == 2
+    assert journal.wake(["link", "store"], ("a",)) == 0
     assert [(row.state, row.attempts) for row in journal.listing()] == [(State.READY, 0)] * 3 + [(State.WAITING, 1)]
+
+
+def test_rows_of_other_addresses_go_on_waiting(journal: Journal) -> None:
+    for number, address in enumerate("ab"):
+        journal.defer(add(journal, f"generated_data/{number}", address=address), reason="link", wait_s=10 * number)
+    assert journal.wake(["link"], ("b",)) == 1
+    assert [(row.state, row.attempts) for row in journal.listing()] == [(State.WAITING, 1), (State.READY, 0)]
+    assert (journal.next_due_s(("a",)), journal.next_due_s(("b", "c")), journal.next_due_s(("a", "b"))) == (0, None, 0)
+    assert (journal.wake_due(("b",)), journal.wake_due(("a", "b"))) == (0, 1)
 
 
 def test_a_released_row_is_not_charged_with_the_attempt(journal: Journal) -> None:
@@ -705,6 +790,57 @@ def test_a_durable_write_that_shares_its_commit_makes_the_whole_commit_durable(j
     for thread in threads:
         thread.join(60)
     assert commits.modes == ["NORMAL", "FULL"]
+
+
+# -- what is remembered in memory ---------------------------------------------------------------------------------
+
+
+class Full:
+    """A connection to a disk on which no commit finds room."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(statement, *values)
+
+
+def test_what_a_full_disk_rolled_back_leaves_no_mark_behind(journal: Journal) -> None:
+    rows = [add(journal, f"generated_data/{n}") for n in range(3)]
+    writer = journal._writer
+    journal._writer = Full(writer)  # type: ignore[assignment]
+    for _ in range(3):
+        with pytest.raises(JournalBroken):
+            journal.vanished(row.id for row in rows)
+    journal._writer = writer
+    assert (journal._moving, journal._moved) == ([], set())
+    assert drain(journal) == ["0", "1", "2"]
+
+
+def test_marks_of_rows_that_moved_do_not_pile_up_while_nobody_claims(journal: Journal) -> None:
+    count = 2 * MAX_MOVED
+    journal.record([Arrival("a", f"generated_data/{n}", facts(n)) for n in range(count)])
+    assert drain_one(journal) == "0"  # from a batch that is old by now
+    for first in range(0, count - 10, 1_000):
+        journal.vanished(range(first + 1, min(first + 1_001, count - 9)))
+        assert len(journal._moved) <= MAX_MOVED
+    assert drain(journal) == [str(n) for n in range(count - 10, count)]
+
+
+def test_an_upload_that_ended_is_not_remembered(journal: Journal) -> None:
+    for number in range(2):
+        row = add(journal, f"generated_data/{number}")
+        journal.upload_begun(row, "u", key="k", sha256=digest().sha256, part_bytes=5)
+        if number:
+            journal.upload_ended(row.id)
+        else:
+            confirm(journal, row)
+    assert journal._uploads == set()
 
 
 # -- multipart --------------------------------------------------------------------------------------------------------
@@ -913,7 +1049,7 @@ except JournalBroken:
 assert journal.row(1).path == victim.path
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 assert journal.record(arrivals(200_000)) == 50
-journal.wake_due()
+journal.wake_due(("a",))
 assert journal.row(victim.id).state is State.READY, journal.row(victim.id).state
 assert journal.tally() == recounted(journal)
 journal.close()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from syncagent.core.errors import Blocked, KeyTaken, SyncagentError, Transient, Trouble
+from syncagent.core.errors import Blocked, KeyTaken, SyncagentError, Transient, Trouble, UploadGone
 from syncagent.core.proof import StoreProfile
 from syncagent.edges.objects import S3Store, StoreSettings
 from syncagent.edges.payload import BytesBody
@@ -149,6 +149,74 @@ def test_a_store_without_parts_or_their_list_is_found_out(
     assert store.probe_multipart(PROBE) is False
     assert (store.profile.multipart, store.profile.list_parts) == found
     assert verifying.uploads == {}
+
+
+@pytest.mark.parametrize("operation", ["UploadPart", "ListParts", "CompleteMultipartUpload"])
+def test_an_upload_that_the_store_does_not_find_is_gone_whatever_it_calls_that(
+    verifying: VerifyingS3, store: S3Store, operation: str
+) -> None:
+    upload_id = store.create_multipart("a.jpg", metadata={}, content_type="image/jpeg")
+    part = store.put_part("a.jpg", upload_id=upload_id, number=1, body=BytesBody(DATA), digest=digest_of(DATA))
+    verifying.faults.append(Fault(operation=operation, status=404, code="NoSuchKey"))
+    with pytest.raises(UploadGone):
+        if operation == "UploadPart":
+            store.put_part("a.jpg", upload_id=upload_id, number=2, body=BytesBody(DATA), digest=digest_of(DATA))
+        elif operation == "ListParts":
+            store.list_parts("a.jpg", upload_id=upload_id)
+        else:
+            store.complete("a.jpg", upload_id=upload_id, parts=[part])
+    assert store.profile.list_parts is None
+
+
+def test_a_store_without_a_listing_of_parts_is_remembered(verifying: VerifyingS3, store: S3Store) -> None:
+    upload_id = store.create_multipart("a.jpg", metadata={}, content_type="image/jpeg")
+    verifying.faults.append(Fault(operation="ListParts", status=501, code="NotImplemented"))
+    with pytest.raises(Transient):
+        store.list_parts("a.jpg", upload_id=upload_id)
+    assert store.profile.list_parts is False
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (404, "NoSuchUpload"),
+        (404, "NoSuchKey"),
+        (405, "MethodNotAllowed"),
+        (400, "InvalidRequest"),
+        (501, "NotImplemented"),
+    ],
+)
+def test_an_abort_that_is_refused_is_no_error_and_is_logged(
+    verifying: VerifyingS3, store: S3Store, caplog: pytest.LogCaptureFixture, status: int, code: str
+) -> None:
+    upload_id = store.create_multipart("a.jpg", metadata={}, content_type="image/jpeg")
+    verifying.faults.append(Fault(operation="AbortMultipartUpload", status=status, code=code))
+    with caplog.at_level("INFO"):
+        store.abort("a.jpg", upload_id=upload_id)
+    assert ("a.jpg" in caplog.text) is (status != 404)
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (403, "AccessDenied")])
+def test_an_abort_that_may_succeed_later_raises(verifying: VerifyingS3, store: S3Store, status: int, code: str) -> None:
+    upload_id = store.create_multipart("a.jpg", metadata={}, content_type="image/jpeg")
+    verifying.faults.append(Fault(operation="AbortMultipartUpload", status=status, code=code))
+    with pytest.raises((Transient, Blocked)):
+        store.abort("a.jpg", upload_id=upload_id)
+
+
+def test_a_store_that_refuses_everything_is_not_said_to_have_no_uploads_in_parts(
+    verifying: VerifyingS3, store: S3Store
+) -> None:
+    verifying.faults.append(Fault(status=501, code="NotImplemented"))
+    with pytest.raises(Transient):
+        store.probe_multipart(PROBE)
+    assert store.profile.multipart is None
+
+
+def test_an_upload_in_parts_that_is_begun_shows_that_the_store_has_them(verifying: VerifyingS3, store: S3Store) -> None:
+    store.set_profile(StoreProfile(multipart=False))
+    store.create_multipart("a.jpg", metadata={}, content_type="image/jpeg")
+    assert store.profile.multipart is True
 
 
 # -- addresses --------------------------------------------------------------------------------------------------------

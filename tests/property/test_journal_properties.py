@@ -220,7 +220,7 @@ class JournalMachine(RuleBasedStateMachine):
         woken = [v for v in self.model.values() if v.state is State.WAITING and v.due <= self.clock.monotonic()]
         for version in woken:
             version.move(State.READY)
-        assert self.journal.wake_due() == len(woken)
+        assert self.journal.wake_due(tuple(STORES)) == len(woken)
 
     @rule(path=st.none() | PATHS)
     def retry(self, path: str | None) -> None:

@@ -50,14 +50,19 @@ class World:
         self.hints = Hints()
         self.rings = 0
         self.rechecks: list[tuple[Known, str, Facts]] = []
+        self.territory = Territory(addresses, reserved=["firmware"])
+        self.restart()
+
+    def restart(self) -> None:
+        """Another run: of the last one, only the journal is left."""
         self.settling = Settling()
         self.intake = Intake(
-            territory=Territory(addresses, reserved=["firmware"]),
-            places=Places(str(base), str(self.root), (str(self.elsewhere),)),
+            territory=self.territory,
+            places=Places(str(self.base), str(self.root), (str(self.elsewhere),)),
             journal=self.journal,
             doorbell=Doorbell([], self.hints, events=False),
             hints=self.hints,
-            clock=clock,
+            clock=self.clock,
             board=self.board,
             on_ready=self._ring,
             on_recheck=self._recheck,
@@ -210,6 +215,30 @@ def test_a_file_that_is_written_for_ever_is_recorded_unsettled_and_again_when_it
         assert row.is_unsettled
     world.run(33)
     assert [(row.state, row.is_unsettled) for row in world.journal.listing()][-1] == (State.READY, False)
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_file_that_was_recorded_unsettled_and_is_closed_without_another_write_is_recorded_as_finished(
+    build: Callable[..., World], is_sent: bool, is_restarted: bool
+) -> None:
+    world = build(max_unsettled_s=10.0)
+    with open(world.write("camera/log"), "ab"):
+        world.run(45)  # long enough for a scan that finds it again
+        (row,) = world.journal.listing()
+        assert (row.state, row.is_unsettled) == (State.READY, True)
+        if is_sent:
+            world.confirm_all()
+        world.run(45)
+        assert len(world.journal.listing()) == 1
+    if is_restarted:
+        world.restart()
+    world.run(35)
+    assert [(row.state, row.is_unsettled) for row in world.journal.listing()] == [
+        (State.REMOVED if is_sent else State.SUPERSEDED, True),
+        (State.READY, False),
+    ]
+    assert world.rechecks == []
 
 
 def test_a_rewritten_file_is_a_new_version_and_a_removed_one_is_gone(world: World) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from syncagent.core.errors import FileChanged, KeyTaken, PartsRefused, Transient, Trouble, UploadGone
+from syncagent.core.errors import FileChanged, KeyTaken, PartsRefused, Refused, Transient, Trouble, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.edges import multipart
+from syncagent.edges.answers import NotOffered
 from syncagent.edges.files import Content, digest_of
 from syncagent.edges.multipart import MAX_PARTS, MIB, MIN_PART_BYTES, Parcel, Shipment, etag_of, part_size
 from tests.fakes import MemoryStore, Script
@@ -59,6 +60,7 @@ class Ledger:
         self.upload: tuple[str, int] | None = None
         self.parts: dict[int, tuple[Part, bytes]] = {}
         self.writes = 0
+        self.reconciliations = 0
         self.dies_at: tuple[int, bool] | None = None
 
     def _write(self, apply: Callable[[], None]) -> None:
@@ -78,6 +80,9 @@ class Ledger:
             self.upload, self.parts = (upload_id, part_bytes), {}
 
         self._write(apply)
+
+    def reconciled(self) -> None:
+        self.reconciliations += 1
 
     def part_done(self, part: Part, md5: bytes) -> None:
         self._write(lambda: self.parts.update({part.number: (part, md5)}))
@@ -232,6 +237,38 @@ def test_a_part_of_the_right_bytes_that_only_the_store_knows_is_taken_and_noted(
     go_on(store, ledger)
     assert set(ledger.parts) == set(range(1, PARTS + 1))
     assert len(store.calls("put_part")) == PARTS
+
+
+@pytest.mark.parametrize(("name", "count"), [("list_parts", 0), ("put_part", 1)])
+def test_it_is_told_that_the_store_was_asked_only_when_it_answered(name: str, count: int) -> None:
+    store, ledger = MemoryStore(), Ledger()
+    store.scripts.append(Script(PowerCut, name="put_part", skip=2))
+    with pytest.raises(PowerCut):
+        go_on(store, ledger)
+    ledger.reconciliations = 0
+    store.scripts[:] = [Script(lambda: Transient("refused", trouble=Trouble.LINK), name=name)]
+    with pytest.raises(Transient):
+        go_on(store, ledger)
+    assert ledger.reconciliations == count
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: NotOffered("501 NotImplemented", trouble=Trouble.STORE),
+        lambda: Refused("405 MethodNotAllowed"),
+    ],
+)
+def test_a_store_that_lists_no_parts_is_believed_what_it_answered_to_each(error: Callable[[], Exception]) -> None:
+    store, ledger = MemoryStore(), Ledger()
+    store.scripts.append(Script(PowerCut, name="put_part", skip=2, after=True))
+    with pytest.raises(PowerCut):
+        go_on(store, ledger)
+    store.scripts[:] = [Script(error, name="list_parts")]
+    go_on(store, ledger)
+    assert store.bytes_of(KEY) == CONTENT
+    assert len(store.calls("put_part")) == PARTS + 1  # the one whose note was lost
+    assert len(store.calls("create_multipart")) == 1
 
 
 def test_an_upload_that_the_store_forgot_between_two_runs_begins_anew() -> None:

@@ -6,9 +6,12 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from syncagent.core.board import Board
@@ -25,11 +28,16 @@ from syncagent.core.model import State
 from syncagent.core.places import Places
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress, Upload
+from syncagent.core.settings import Store as StoreKeys
 from syncagent.core.ticks import Ticks
-from syncagent.docks.dock import Dock, Ways
+from syncagent.docks import survey
+from syncagent.docks.dock import IDLE_S, Dock, Ways
 from syncagent.docks.meter import Meter
+from syncagent.edges.answers import NotOffered
 from syncagent.edges.files import PinnedFile, facts_of
 from syncagent.edges.journal import Arrival, Journal, Row
+from syncagent.edges.orders import PutRequest
+from syncagent.edges.payload import Body
 from syncagent.workers.uploader import Uploader
 from tests.fakes import Call, FakeClock, FakeStop, MemoryStore, Script, Stored
 
@@ -38,6 +46,13 @@ MIB = 2**20
 
 class Store(MemoryStore):
     """What a dock asks of a store beside objects. Its link is as good as its scripts say of "reach"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probes: list[str] = []
+        self.probe_error: Callable[[], Exception] | None = None
+        self.has_md5_etags = True
+        self.has_multipart = True
 
     @property
     def sent(self) -> list[Call]:
@@ -52,7 +67,35 @@ class Store(MemoryStore):
         self.profile = profile
 
     def probe_conditional(self, key: str) -> bool:
+        self._probe("conditional", key)
         return False
+
+    def probe_checksum(self, key: str) -> bool:
+        self._probe("checksum", key)
+        self.profile = replace(self.profile, etag_is_md5=self.has_md5_etags, checksums_proved=True)
+        return True
+
+    def probe_multipart(self, key: str) -> bool:
+        self._probe("multipart", key)
+        self.profile = replace(self.profile, multipart=self.has_multipart, list_parts=self.has_multipart)
+        return self.has_multipart
+
+    def create_multipart(self, key: str, **more: Any) -> str:
+        if not self.has_multipart:
+            self.history.append(Call("create_multipart", key, "NotOffered"))
+            raise NotOffered("the store answered 501 NotImplemented", trouble=Trouble.STORE)
+        return super().create_multipart(key, **more)
+
+    def _probe(self, what: str, key: str) -> None:
+        assert key == "camera/default/.syncagent/probe"
+        self.probes.append(what)
+        if self.probe_error is not None:
+            raise self.probe_error()
+
+    def put(self, request: PutRequest, body: Body) -> str:
+        etag = super().put(request, body)
+        self.profile = replace(self.profile, etag_is_md5=self.has_md5_etags)
+        return etag
 
     def reach(self) -> None:
         for script in self.scripts:
@@ -75,7 +118,13 @@ class World:
         self.store = Store()
         self.board = Board(clock.monotonic)
         self.looked_again: list[str] = []
-        carrier = Carrier(name="c", bucket_name="b", path="camera", upload=Upload(**upload))
+        self.base = base
+        self.carrier = Carrier(name="c", bucket_name="b", path="camera", upload=Upload(**upload))
+        self.restart()
+
+    def restart(self) -> None:
+        """Another run: of the last one, only the journal is left."""
+        carrier, clock = self.carrier, self.clock
         addresses = {
             name: SendAddress(
                 name=name,
@@ -92,7 +141,7 @@ class World:
             addresses=addresses,
             store=self.store,
             journal=self.journal,
-            places=Places(str(base), str(self.root)),
+            places=Places(str(self.base), str(self.root)),
             board=self.board,
             clock=clock,
             meter=Meter(carrier, journal=self.journal, clock=clock, totals=lambda: (0, 0), store_time=lambda: None),
@@ -108,9 +157,9 @@ class World:
         path.write_bytes(content)
         return self.record(name, address=address)
 
-    def record(self, name: str, *, address: str = "a", is_wanted: bool = True) -> Row:
+    def record(self, name: str, *, address: str = "a", is_wanted: bool = True, is_unsettled: bool = False) -> Row:
         facts = facts_of(os.stat(self.root / "camera" / name))
-        self.journal.record([Arrival(address, f"generated_data/camera/{name}", facts, is_wanted=is_wanted)])
+        self.journal.record([Arrival(address, f"generated_data/camera/{name}", facts, is_unsettled, is_wanted)])
         return self.journal.listing()[-1]
 
     def run(self, seconds: float = 0.0, *, worker: int = 0) -> None:
@@ -247,6 +296,77 @@ def test_two_files_for_one_key_do_not_replace_each_other(world: World) -> None:
     assert sorted(stored.body for stored in world.store.objects.values()) == [b"one", b"two"]
 
 
+# -- sent before it was finished --------------------------------------------------------------------------------------
+
+
+def send_unsettled(world: World, name: str = "log", content: bytes = b"so far") -> str:
+    """Send a file that is still being written; the key of its object."""
+    (world.root / "camera" / name).write_bytes(content)
+    world.record(name, is_unsettled=True)
+    world.run()
+    key = f"camera/a/{name}"
+    assert world.store.objects[key].metadata["syncagent-unsettled"] == "true"
+    return key
+
+
+@pytest.mark.parametrize("on_rewrite", ["suffix", "overwrite"])
+def test_a_file_that_ends_as_it_was_sent_unsettled_replaces_that_object_by_one_without_the_flag(
+    build: Callable[..., World], on_rewrite: str
+) -> None:
+    world = build(on_rewrite=on_rewrite)
+    world.store.profile = StoreProfile(conditional_writes_proved=True)
+    key = send_unsettled(world)
+    world.record("log")
+    world.run()
+    assert set(world.store.objects) == {key}
+    assert world.store.bytes_of(key) == b"so far"
+    assert "syncagent-unsettled" not in world.store.objects[key].metadata
+    assert world.states() == [State.REMOVED, State.CONFIRMED]
+    sent = len(world.store.sent)
+    world.write("log", b"so far")  # written again, the same: it is there
+    world.run()
+    assert len(world.store.sent) == sent
+
+
+def test_an_unsettled_object_whose_finished_version_is_longer_stays_what_it_was(world: World) -> None:
+    key = send_unsettled(world)
+    world.write("log", b"so far and to the end")
+    world.run()
+    assert world.store.bytes_of(key) == b"so far"
+    (other,) = set(world.store.objects) - {key}
+    assert world.store.bytes_of(other) == b"so far and to the end"
+    assert "syncagent-unsettled" not in world.store.objects[other].metadata
+
+
+def test_what_somebody_else_put_in_place_of_an_unsettled_object_is_not_replaced(world: World) -> None:
+    key = send_unsettled(world)
+    world.store.objects[key] = Stored(b"theirs", "e", {}, "text/plain")
+    world.record("log")
+    world.run()
+    assert world.store.bytes_of(key) == b"theirs"
+    assert sorted(stored.body for stored in world.store.objects.values()) == [b"so far", b"theirs"]
+    assert world.states()[-1] is State.CONFIRMED
+
+
+def test_an_unsettled_object_that_somebody_removed_is_sent_again(world: World) -> None:
+    key = send_unsettled(world)
+    del world.store.objects[key]
+    world.record("log")
+    world.run()
+    assert world.store.bytes_of(key) == b"so far"
+    assert world.states()[-1] is State.CONFIRMED
+
+
+def test_an_unsettled_object_that_was_replaced_by_an_attempt_whose_answer_was_lost_is_found(world: World) -> None:
+    key = send_unsettled(world)
+    world.record("log")
+    world.fails(link, name="put", times=1, after=True)
+    world.run(60)
+    assert len(world.store.calls("put")) == 2
+    assert set(world.store.objects) == {key}
+    assert world.states()[-1] is State.CONFIRMED
+
+
 def test_a_cloud_path_that_no_key_can_be_is_parked(world: World) -> None:
     (world.root / "camera" / "x").write_bytes(b"x")
     world.journal.ask("a", "generated_data/camera/x", cloud_path="a/../b")
@@ -326,6 +446,36 @@ def test_an_address_that_was_refused_comes_back_even_if_its_probe_met_a_dead_lin
     world.store.scripts.clear()
     world.run(31)
     assert world.states() == [State.CONFIRMED] * 6
+
+
+def test_one_request_at_a_time_asks_whether_the_store_is_back_whoever_returns_meanwhile(world: World) -> None:
+    dock = world.dock
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:  # two workers, a thread each
+        assert one.submit(dock.permission).result()[0] == 0.0  # a request that will take its time
+        two.submit(dock.permission).result()
+        two.submit(dock.failed, "a", Blocked("bad key", trouble=Trouble.CREDENTIALS)).result()
+        world.clock.advance(60)
+        assert two.submit(dock.permission).result()[0] == 0.0
+        one.submit(dock.forgiven, "a").result()
+        assert one.submit(dock.permission).result()[0] > 0
+        two.submit(dock.forgiven, "a").result()
+        assert one.submit(dock.permission).result()[0] == 0.0
+
+
+def test_a_store_that_is_away_wakes_no_file_of_another_carrier(world: World) -> None:
+    world.journal.set_stores({"a": "s", "b": "s", "other": "t"})
+    others = world.write("theirs", address="other")
+    world.journal.defer(others, reason="store", wait_s=5)
+    world.write("ours")
+    world.fails(link)
+    world.run(60)
+    assert (world.journal.row(others.id).state, world.journal.row(others.id).attempts) == (State.WAITING, 1)
+    world.store.scripts.clear()
+    world.run(31)
+    assert (world.journal.row(others.id).state, world.journal.row(others.id).attempts) == (State.WAITING, 1)
+    assert world.states() == [State.WAITING, State.CONFIRMED]
+    # Nor does a worker that has nothing to do run round because of it.
+    assert world.workers[0].pass_once(world.stop) == IDLE_S
 
 
 def test_a_file_that_cannot_be_read_holds_up_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,6 +638,106 @@ def test_when_the_whole_disk_is_away_files_wait_and_are_not_gone(world: World) -
     assert world.states() == [State.CONFIRMED]
 
 
+# -- finding out what the store can do --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: Refused("the store answered 405 MethodNotAllowed"),
+        lambda: NotOffered("the store answered 501 NotImplemented", trouble=Trouble.STORE),
+        lambda: Blocked("the store answered 403 AccessDenied", trouble=Trouble.FORBIDDEN),
+    ],
+)
+def test_a_store_that_refuses_the_listing_holds_up_no_file_and_the_status_says_what_is_not_seen(
+    world: World, error: Callable[[], Exception]
+) -> None:
+    for number in range(3):
+        world.write(f"{number}")
+    world.fails(error, name="list")
+    world.run(5)
+    assert world.states() == [State.CONFIRMED] * 3
+    assert len(world.store.calls("list")) == 1
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.ok and "cannot list" in fact.reason
+
+
+def test_a_store_that_refuses_the_probe_parks_no_file_and_is_taken_for_one_that_guards_no_key(world: World) -> None:
+    for number in range(3):
+        world.write(f"{number}")
+    world.store.probe_error = lambda: Refused("the store answered 404 NoSuchKey")
+    world.run(5)
+    assert world.states() == [State.CONFIRMED] * 3
+    assert world.store.probes == ["conditional"]
+    assert not world.dock.is_conditional()
+
+
+def test_an_owner_who_forbids_to_overwrite_in_a_running_agent_has_the_store_probed(build: Callable[..., World]) -> None:
+    world = build(on_rewrite="overwrite")
+    world.write("1")
+    world.run()
+    assert world.store.probes == []
+    world.dock.set_carrier(attrs.evolve(world.carrier, upload=Upload(on_rewrite="suffix")))
+    for number in range(2, 4):
+        world.write(f"{number}")
+        world.run()
+    assert len(world.store.probes) == 1
+    assert len(world.store.calls("list")) == 1
+    assert world.states() == [State.CONFIRMED] * 3
+
+
+def test_checksums_are_probed_once_when_the_etags_turn_out_to_be_no_md5s(world: World) -> None:
+    world.store.has_md5_etags = False
+    for number in range(3):
+        world.write(f"{number}")
+    world.run()
+    assert world.store.probes == ["conditional", "checksum"]
+    world.restart()
+    world.write("3")
+    world.run()
+    assert world.store.probes.count("checksum") == 1
+    assert world.states() == [State.CONFIRMED] * 4
+
+
+@pytest.mark.parametrize(
+    ("has_md5_etags", "verify", "checksums"),
+    [(True, "digest", None), (False, "read_back", None), (False, "digest", False), (False, "digest", True)],
+)
+def test_checksums_are_not_probed_where_they_prove_nothing_that_is_not_known(
+    build: Callable[..., World], has_md5_etags: bool, verify: str, checksums: bool | None
+) -> None:
+    world = build(verify=verify)
+    world.carrier = attrs.evolve(world.carrier, store=StoreKeys(checksums=checksums))
+    world.restart()
+    world.store.has_md5_etags = has_md5_etags
+    for number in range(3):
+        world.write(f"{number}")
+    world.run()
+    assert "checksum" not in world.store.probes
+    assert world.store.profile.checksums_proved is checksums
+
+
+def test_a_refused_probe_of_checksums_is_not_repeated_for_each_file(world: World) -> None:
+    world.store.has_md5_etags = False
+    world.store.probe_error = lambda: Refused("the store answered 405 MethodNotAllowed")
+    for number in range(3):
+        world.write(f"{number}")
+    world.run()
+    assert world.store.probes == ["conditional", "checksum"]
+    assert world.states() == [State.CONFIRMED] * 3
+
+
+def test_before_the_first_upload_in_parts_it_is_known_what_the_etags_are(build: Callable[..., World]) -> None:
+    world = build(on_rewrite="overwrite", multipart_bytes=5 * MIB)
+    world.store.has_md5_etags = False
+    for number in range(2):
+        world.write(f"{number}", os.urandom(6 * MIB))
+    world.run()
+    # A part proves nothing while its ETag may be anything, and there was no small file that told.
+    assert world.store.probes == ["checksum"]
+    assert world.states() == [State.CONFIRMED] * 2
+
+
 # -- large files ------------------------------------------------------------------------------------------------------
 
 
@@ -501,6 +751,100 @@ def test_a_large_file_goes_in_parts_and_goes_on_where_it_stopped(build: Callable
     assert len(world.store.calls("put_part")) == 4
     assert world.store.uploads == {}
     assert world.states() == [State.CONFIRMED]
+
+
+def test_what_the_store_has_is_asked_for_again_when_the_link_was_down_at_that_moment(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.fails(Stopping, name="put_part", skip=1, times=1, after=True)  # and its note is lost
+    with pytest.raises(Stopping):
+        world.run()
+    world.restart()
+    world.fails(link, name="list_parts", times=1)
+    world.run(60)
+    assert world.states() == [State.CONFIRMED]
+    assert len(world.store.calls("list_parts")) == 2
+    assert len(world.store.calls("put_part")) == 3
+    assert world.dock._reconciled == set()
+
+
+def test_a_store_that_is_known_to_list_no_parts_is_not_asked_for_them(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.fails(Stopping, name="put_part", skip=1, times=1)
+    with pytest.raises(Stopping):
+        world.run()
+    world.restart()
+    world.store.profile = replace(world.store.profile, list_parts=False)
+    world.run()
+    assert world.states() == [State.CONFIRMED]
+    assert world.store.calls("list_parts") == []
+    assert len(world.store.calls("put_part")) == 4
+
+
+def test_a_store_without_uploads_in_parts_gets_large_files_in_one_request_and_that_is_remembered(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.store.has_multipart = False
+    content = os.urandom(6 * MIB)
+    for number in range(3):
+        world.write(f"{number}", content)
+        world.run()
+        if number == 1:
+            world.restart()
+    assert world.states() == [State.CONFIRMED] * 3
+    assert world.store.bytes_of("camera/a/2") == content
+    assert len(world.store.calls("create_multipart")) == 1
+    assert world.store.probes.count("multipart") == 1
+
+
+def test_a_large_file_that_alone_is_refused_an_upload_in_parts_is_parked_with_its_reason(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    for number in range(3):
+        world.write(f"{number}", os.urandom(6 * MIB))
+    world.fails(lambda: Refused("the store answered 400 InvalidStorageClass"), name="create_multipart", times=1)
+    world.run()
+    assert world.states() == [State.PARKED, State.CONFIRMED, State.CONFIRMED]
+    assert "InvalidStorageClass" in world.journal.listing()[0].reason
+    assert world.store.calls("put") == []
+
+
+def test_where_the_owner_says_that_there_are_uploads_in_parts_a_large_file_waits_for_them(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.carrier = attrs.evolve(world.carrier, store=StoreKeys(multipart=True))
+    world.restart()
+    world.store.has_multipart = False
+    world.write("film.mp4", os.urandom(6 * MIB))
+    world.run()
+    assert world.states() == [State.WAITING]
+    assert "multipart" not in world.store.probes
+    world.store.has_multipart = True
+    world.run(31)
+    assert world.states() == [State.CONFIRMED]
+
+
+def test_a_file_too_large_for_one_request_is_tried_in_parts_again_and_parked_where_there_are_none(
+    build: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "MAX_PUT_BYTES", 7 * MIB)
+    world = build(multipart_bytes=5 * MIB)
+    world.store.has_multipart = False
+    for size in (6, 8):
+        world.write(f"{size}", os.urandom(size * MIB))
+    world.run()
+    assert world.states() == [State.CONFIRMED, State.PARKED]
+    assert "in parts" in world.journal.listing()[1].reason
+    world.store.has_multipart = True
+    world.journal.retry()
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 2
 
 
 def test_a_large_file_gives_way_to_a_small_one_between_two_parts(build: Callable[..., World]) -> None:

@@ -49,13 +49,14 @@ class Arrivals(JournalBase):
     def _known(self, where: str, values: Sequence[object]) -> dict[str, list[Known]]:
         found: dict[str, list[Known]] = {}
         query = (
-            "SELECT v.id, a.name, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason FROM directory d"
+            "SELECT v.id, a.name, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.unsettled"
+            " FROM directory d"
             f" JOIN version v ON v.directory = d.id JOIN address a ON a.id = v.address WHERE {where} ORDER BY v.id"
         )
-        for row_id, address, name, size, mtime_ns, ctime_ns, inode, state, reason in self._read(query, values):
+        for row_id, address, name, *numbers, state, reason, unsettled in self._read(query, values):
             rows = found.setdefault(os.fsdecode(name), [])
             rows[:] = [known for known in rows if known.address != address]  # the newest row of an address speaks
-            rows.append(Known(row_id, address, Facts(size, mtime_ns, ctime_ns, inode), State(state), reason))
+            rows.append(Known(row_id, address, Facts(*numbers), State(state), reason, bool(unsettled)))
         return found
 
     def directories_below(self, directory: str) -> list[str]:
@@ -77,7 +78,7 @@ class Arrivals(JournalBase):
         with self._take_lock:
             # The oldest file is rarely the one that just came; every other order must look again.
             for batch in [batch for batch in self._batches if batch[2] != "oldest"]:
-                del self._batches[batch]
+                self._batches.pop(batch, None)  # they may just have been read anew
         return ready
 
     def _record_one(self, connection: sqlite3.Connection, arrival: Arrival) -> int:
@@ -85,7 +86,7 @@ class Arrivals(JournalBase):
         address, directory = self._addresses[arrival.address], self._directory_id(connection, head)
         facts = arrival.facts
         older = connection.execute(
-            "SELECT id, size, mtime_ns, ctime_ns, inode, state, reason, cloud_path, message FROM version"
+            "SELECT id, size, mtime_ns, ctime_ns, inode, state, reason, cloud_path, unsettled, message FROM version"
             " WHERE directory = ? AND name = ? AND address = ? ORDER BY id DESC",
             (directory, name, address),
         )
@@ -95,8 +96,10 @@ class Arrivals(JournalBase):
         known: set[str | None] = set()
         owed: dict[str | None, str | None] = {None: None} if arrival.is_wanted else {}  # key -> message
         due = self._clock.monotonic() if arrival.address in self._timed else 0.0
-        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, message in older.fetchall():
-            state, same = State(word), Facts(size, mtime_ns, ctime_ns, inode) == facts
+        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, unsettled, message in older.fetchall():
+            # The finished version follows an unsettled one, although nothing may have been written since.
+            follows = bool(unsettled) and not arrival.is_unsettled
+            state, same = State(word), Facts(size, mtime_ns, ctime_ns, inode) == facts and not follows
             is_newest = cloud_path not in seen
             seen.add(cloud_path)
             if is_expected(state, reason):
@@ -123,6 +126,8 @@ class Arrivals(JournalBase):
                 owed[cloud_path] = message
             elif not same and state is State.CONFIRMED:
                 self._move(connection, row_id, State.REMOVED)  # its bytes are not on the disk any more
+            if follows and state in (State.SENDING, State.CONFIRMED):
+                owed[cloud_path] = message
         for cloud_path in sorted(owed.keys() - known, key=lambda path: path or ""):
             connection.execute(
                 "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, due, recorded,"

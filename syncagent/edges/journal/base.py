@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from syncagent.core.model import TRANSITIONS, State
 from syncagent.edges.clock import Clock
@@ -13,6 +13,10 @@ from syncagent.edges.clock import Clock
 from .database import Database
 from .rows import ROWS, Row, row_of
 
+T = TypeVar("T")
+
+#: Marks of moved rows that are kept, before all batches are read anew.
+MAX_MOVED = 5_000
 #: A year: more than a device is switched off between two visits. A jump beyond it is a wrong clock.
 PLAUSIBLE_GAP_S = 366 * 86400.0
 
@@ -72,6 +76,19 @@ class JournalBase(Database):
         # Not before: a batch that is read between the move and its commit shows the row as it was.
         self._moved.update(self._moving)
         self._moving.clear()
+
+    def _rolled_back(self) -> None:
+        self._moving.clear()
+
+    def _write(self, apply: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        result = super()._write(apply, durable=durable)
+        if len(self._moved) > MAX_MOVED:
+            # Here and not when a batch is read: while the store is away nobody claims, and rows move on.
+            with self._take_lock:
+                self._moved.clear()
+                for batch in self._batches.values():
+                    batch.clear()  # they would need the marks that were just forgotten
+        return result
 
     def _recount(self, connection: sqlite3.Connection) -> None:
         rows = connection.execute(

@@ -133,6 +133,7 @@ class Database:
             self._committed()
         except BaseException:
             connection.rollback()
+            self._rolled_back()
             self._forget(connection)
             raise
 
@@ -177,6 +178,10 @@ class Database:
 
     def _committed(self) -> None:
         """What the transaction changed stands."""
+        raise NotImplementedError
+
+    def _rolled_back(self) -> None:
+        """Nothing that the transaction changed stands."""
         raise NotImplementedError
 
     def _forget(self, connection: sqlite3.Connection) -> None:

@@ -15,8 +15,6 @@ from .uploads import end_upload
 
 #: Ready rows looked at in one go; more than any sensible number of workers.
 CLAIM_BATCH = 64
-#: Marks of moved rows that are kept, before all batches are read anew.
-MAX_MOVED = 5_000
 #: States that a READY row can be moved to while a worker has it.
 OVERTAKEN = frozenset({State.SUPERSEDED, State.GONE, State.LOST})
 
@@ -75,10 +73,6 @@ class Deliveries(JournalBase):
         largest = largest_bytes if largest_bytes is not None else 1 << 62
         if limit > 0:
             limit += len(self._taken)
-        if len(self._moved) > MAX_MOVED:
-            self._moved.clear()
-            for other in self._batches.values():
-                other.clear()  # they would need the marks that were just forgotten
         batch.extend(reversed(self.rows(query, (self._addresses.get(address, -1), largest, latest, limit))))
         while batch:
             yield batch.pop()
@@ -128,14 +122,22 @@ class Deliveries(JournalBase):
 
         What was confirmed before an address was given another bucket lies in the old one.
         """
+        found = self._last_under("v.sha256", address, key)
+        return bytes(found[0][0]) if found else None
+
+    def is_flagged(self, address: str, key: str) -> bool:
+        """Whether the occupant was sent before it was finished, and says so."""
+        found = self._last_under("v.unsettled", address, key)
+        return bool(found and found[0][0])
+
+    def _last_under(self, column: str, address: str, key: str) -> list[tuple[Any, ...]]:
         store = self._address_stores[address]
-        rows = self._read(
-            "SELECT v.sha256 FROM version v WHERE v.key = ? AND v.position IS NOT NULL"
+        return self._read(
+            f"SELECT {column} FROM version v WHERE v.key = ? AND v.position IS NOT NULL"
             " AND ? = (SELECT r.store FROM residence r WHERE r.address = v.address AND r.since < v.position"
             " ORDER BY r.since DESC LIMIT 1) ORDER BY v.position DESC LIMIT 1",
             (key, store),
         )
-        return bytes(rows[0][0]) if rows else None
 
     def note_foreign(self, address: str, objects: Sequence[ObjectFacts]) -> None:
         """Remember what a listing of the address's store found."""
@@ -204,6 +206,7 @@ class Deliveries(JournalBase):
             )
             if row.id in self._uploads:
                 end_upload(connection, row.id)
+                self._uploads.discard(row.id)
 
         self._write(apply, durable=True)
 
@@ -247,19 +250,24 @@ class Deliveries(JournalBase):
 
         self._write(apply)
 
-    def wake_due(self) -> int:
-        """Make the WAITING rows READY whose time has come. Returns how many."""
+    def wake_due(self, addresses: Sequence[str]) -> int:
+        """Make the WAITING rows of these addresses READY whose time has come. Returns how many."""
         if self._stranded:
             self._release_stranded()
-        return self._wake("due <= ?", (self._clock.monotonic(),), 1_000)
+        return self._wake("due <= ?", (self._clock.monotonic(),), addresses, 1_000)
 
-    def wake(self, reasons: Sequence[str], *, limit: int = -1) -> int:
+    def wake(self, reasons: Sequence[str], addresses: Sequence[str], *, limit: int = -1) -> int:
         """Make READY what waits for one of these reasons, its attempts forgiven. Returns how many."""
         marks = ", ".join("?" * len(reasons))
-        return self._wake(f"reason IN ({marks})", tuple(reasons), limit, attempts=0)
+        return self._wake(f"reason IN ({marks})", tuple(reasons), addresses, limit, attempts=0)
 
-    def _wake(self, where: str, values: tuple[object, ...], limit: int, **changes: Any) -> int:
-        due = self._read(f"SELECT id FROM version WHERE state = 'waiting' AND {where} LIMIT ?", (*values, limit))
+    def _wake(
+        self, where: str, values: tuple[object, ...], addresses: Sequence[str], limit: int, **changes: Any
+    ) -> int:
+        due = self._read(
+            f"SELECT id FROM version WHERE state = 'waiting' AND {where} AND {self._within(addresses)} LIMIT ?",
+            (*values, limit),
+        )
 
         def apply(connection: sqlite3.Connection) -> int:
             still = [row_id for (row_id,) in due if self._state(connection, row_id) is State.WAITING]
@@ -269,10 +277,14 @@ class Deliveries(JournalBase):
 
         return self._write(apply) if due else 0
 
-    def next_due_s(self) -> float | None:
-        """Seconds until a WAITING row is due, None when nothing waits."""
-        rows = self._read("SELECT min(due) FROM version WHERE state = 'waiting'")
+    def next_due_s(self, addresses: Sequence[str]) -> float | None:
+        """Seconds until a WAITING row of these addresses is due, None when none waits."""
+        rows = self._read(f"SELECT min(due) FROM version WHERE state = 'waiting' AND {self._within(addresses)}")
         return max(0.0, rows[0][0] - self._clock.monotonic()) if rows[0][0] is not None else None
+
+    def _within(self, addresses: Sequence[str]) -> str:
+        """A condition: only rows of these addresses."""
+        return f"address IN ({', '.join(str(self._addresses.get(name, -1)) for name in addresses)})"
 
     def recover(self) -> int:
         """On start: what was SENDING or WAITING when the last run ended is READY again. Returns how many rows."""

@@ -58,6 +58,7 @@ class Known:
     facts: Facts
     state: State
     reason: str = ""
+    is_unsettled: bool = False
 
     @property
     def is_expected(self) -> bool:

@@ -49,7 +49,12 @@ class Uploads(JournalBase):
 
     def upload_ended(self, row_id: int) -> None:
         """The upload is aborted, or unknown to the store."""
-        self._write(lambda connection: end_upload(connection, row_id))
+
+        def apply(connection: sqlite3.Connection) -> None:
+            end_upload(connection, row_id)
+            self._uploads.discard(row_id)
+
+        self._write(apply)
 
     def orphans(self, addresses: Sequence[str]) -> list[tuple[int, str, str]]:
         """(row id, key, upload id) of these addresses' uploads whose version will not be sent by them any more."""
