@@ -279,7 +279,7 @@ class Delivery:
         self._journal.confirm(row, key=key, digest=digest, etag=etag)
         board.fly(self._worker, None)
         self._dock.forget(row.id)
-        self._dock.passed(row.address)
+        self._dock.passed(row.address, row_id=row.id)
         board.add("sent_files")
         board.add("sent_bytes", row.facts.size_bytes)
         board.settle_complaint(row.path, "upload")

@@ -16,7 +16,7 @@ from typing import Protocol
 from syncagent.core.board import Board, Fact
 from syncagent.core.errors import Blocked, Refused, Transient, Trouble
 from syncagent.core.places import Places
-from syncagent.core.retry import EVERYBODYS, SHARED, Gate
+from syncagent.core.retry import EVERYBODYS, REFUSED_WAIT_S, SHARED, Gate, Refusals
 from syncagent.core.settings import Carrier, MessageFields, SendAddress
 from syncagent.core.ticks import Ticks
 from syncagent.docks.meter import Meter
@@ -92,6 +92,7 @@ class Dock:
         self._lock = threading.Lock()
         self._gate = Gate()
         self._address_gates = {name: Gate() for name in addresses}
+        self._refusals = {name: Refusals() for name in addresses}
         self._order = list(addresses)
         self._next_wake = 0.0
         self._reconciled: set[int] = set()  # rows whose upload in parts was compared with the store in this run
@@ -235,10 +236,12 @@ class Dock:
                 if name != but:
                     self._address_gates[name].unused(get_ident())
 
-    def passed(self, address: str) -> None:
-        """The store took something."""
+    def passed(self, address: str, *, row_id: int | None = None) -> None:
+        """The store took something: of a row the whole, if that is named."""
         now = self.clock.monotonic()
         with self._lock:
+            if row_id is not None:
+                self._refusals[address].passed(row_id)
             opened = self._gate.passed(now, get_ident())
             gate = self._address_gates[address]
             was_refused = gate.trouble is not None
@@ -252,14 +255,27 @@ class Dock:
         if opened or opened_address or self.store.is_corrected:
             self.show()
 
-    def failed(self, address: str, error: Transient | Blocked) -> None:
-        """A request failed in a way that may concern more than its file."""
+    def refused(self, row: Row, error: Blocked) -> float:
+        """The store refused the row, for its own sake or like any other. How long that may keep it waiting, at most.
+
+        While others pass it is the row's own trouble. Until then it may be everybody's, and is asked for like that.
+        """
+        with self._lock:
+            is_its_own = self._refusals[row.address].refused(row.id) > 0 and self._address_gates[row.address].is_open
+        if is_its_own:
+            self.forgiven(row.address)
+            return self.carrier.upload.retry_max_s
+        self.failed(row.address, error, row_id=row.id)
+        return min(self.carrier.upload.retry_max_s, REFUSED_WAIT_S)
+
+    def failed(self, address: str, error: Transient | Blocked, *, row_id: int | None = None) -> None:
+        """A request failed in a way that may concern more than its file; `row_id` if perhaps only that one."""
         now = self.clock.monotonic()
         with self._lock:
             gate = self._address_gates[address] if error.trouble is Trouble.FORBIDDEN else self._gate
             # The request had the permission of both.
             (self._address_gates[address] if gate is self._gate else self._gate).unused(get_ident())
-            closed = gate.failed(error, now, get_ident())
+            closed = gate.failed(error, now, get_ident(), row_id=row_id)
         self.meter.account()
         if closed:
             logger.warning("store unavailable carrier=%s trouble=%s reason=%s", self.carrier.name, error.trouble, error)

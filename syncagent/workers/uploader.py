@@ -117,12 +117,14 @@ class Uploader:
     def _handle(self, row: Row, stop: Stop) -> float:
         """Deliver one row, whatever comes of it; seconds until the next pass."""
         dock, upload = self._dock, self._dock.carrier.upload
+        most_s, is_surveyed = upload.retry_max_s, False
         try:
             try:
                 wait_s = dock.surveyed(row)
                 if wait_s > 0:
                     dock.forgiven(row.address)
                     return wait_s
+                is_surveyed = True
                 Delivery(
                     dock,
                     row,
@@ -134,11 +136,13 @@ class Uploader:
                 self._journal.release(row)  # whatever it was, the row must not stay SENDING
                 raise
         except (FileChanged, FileVanished, Refused, Transient, Blocked) as error:
-            if isinstance(error, Transient | Blocked) and error.trouble not in (Trouble.FILE, Trouble.DISK):
+            if is_surveyed and isinstance(error, Blocked) and error.trouble is Trouble.FORBIDDEN:
+                most_s = dock.refused(row, error)
+            elif isinstance(error, Transient | Blocked) and error.trouble not in (Trouble.FILE, Trouble.DISK):
                 dock.failed(row.address, error)
             else:
                 dock.forgiven(row.address)
-            said = verdict(error, row.attempts + 1, least_s=upload.retry_min_s, most_s=upload.retry_max_s)
+            said = verdict(error, row.attempts + 1, least_s=upload.retry_min_s, most_s=most_s)
             self._act(row, error, said.do, said.reason, said.wait_s)
         except SyncagentError:
             dock.forgiven(row.address)

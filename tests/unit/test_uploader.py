@@ -435,6 +435,56 @@ def test_a_403_of_one_address_does_not_stop_the_other(world: World) -> None:
     assert len(world.store.objects) == 40
 
 
+def forbidden() -> Blocked:
+    return Blocked("403", trouble=Trouble.FORBIDDEN)
+
+
+def refusals(world: World, key: str) -> int:
+    return len([call for call in world.store.calls("put") if call.key == key and call.error])
+
+
+def test_one_refused_key_holds_up_no_file_and_is_no_fact_of_the_store(world: World) -> None:
+    world.write("bad")
+    world.fails(forbidden, prefix="camera/a/bad")
+    world.run(600)
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state == "ok"
+    world.write("good")
+    world.run()
+    assert "camera/a/good" in world.store.objects
+    # Nothing else passed all the while: it might have been the whole store, which is asked every 30 s.
+    assert 15 <= refusals(world, "camera/a/bad") <= 30
+
+
+def test_a_key_that_is_refused_while_others_pass_is_asked_for_less_and_less(build: Callable[..., World]) -> None:
+    world = build(retry_max_s=300)
+    world.write("bad")
+    world.fails(forbidden, prefix="camera/a/bad")
+    for number in range(60):
+        world.write(f"{number}")
+        world.run(30)
+    assert 8 <= refusals(world, "camera/a/bad") <= 16
+    assert world.states() == [State.WAITING] + [State.CONFIRMED] * 60
+
+
+def test_a_file_that_was_refused_alone_goes_within_thirty_seconds_of_the_end_of_it(world: World) -> None:
+    world.write("x")
+    world.fails(forbidden)
+    world.run(3_600)
+    world.store.scripts.clear()
+    world.run(31)
+    assert world.states() == [State.CONFIRMED]
+
+
+def test_three_refused_keys_with_none_between_that_passes_are_a_fact_of_the_store(world: World) -> None:
+    for number in range(3):
+        world.write(f"{number}")
+    world.fails(forbidden)
+    world.run(1)
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state == "forbidden"
+
+
 def test_an_address_that_was_refused_comes_back_even_if_its_probe_met_a_dead_link(world: World) -> None:
     for number in range(6):
         world.write(f"a{number}")
