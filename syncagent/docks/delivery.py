@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from syncagent import __version__
 from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
-from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
+from syncagent.core.errors import Blocked, KeyTaken, Refused, Transient, Trouble, UploadGone
 from syncagent.core.keys import Naming, check_key, time_of, with_digest
 from syncagent.core.metadata import SIDECAR, header_value, pack
 from syncagent.core.model import Digest, ObjectFacts, Part
@@ -39,6 +39,8 @@ IN_MEMORY_BYTES = 1024 * 1024
 UNSETTLED = "syncagent-unsettled"
 #: Another worker is sending to the same key: it will be done soon.
 KEY_BUSY_WAIT_S = 1.0
+#: The size of an object that we may not look at: that of no file.
+UNSEEN_BYTES = -1
 
 
 class _Ledger:
@@ -141,7 +143,7 @@ class Delivery:
                 if row.is_unsettled or not self._journal.is_flagged(row.address, key):
                     self._adopt(key, digest, etag=None)
                     return
-                found = self._dock.store.head(key)
+                found = self._look_at(key, is_last=is_later_version)
                 if self._is_ours(found, key, pinned, content, digest):
                     return
                 if found is not None and not overwrites:
@@ -155,7 +157,7 @@ class Delivery:
                     if not is_later_version and is_md5_hex(foreign[1]):
                         continue  # other bytes, for sure
                     # The listing proves nothing, or it names a key that only this version would have: ask.
-                    found = self._dock.store.head(key)
+                    found = self._look_at(key, is_last=is_later_version)
                     if self._is_ours(found, key, pinned, content, digest):
                         return
                     if found is not None:
@@ -165,7 +167,7 @@ class Delivery:
             try:
                 self._put(key, pinned, content, digest, only_if_absent=not overwrites)
             except KeyTaken as error:
-                found = self._dock.store.head(key)
+                found = self._look_at(key, is_last=is_later_version)
                 if found is None:
                     # Gone again, or never there: the key may well be ours, and the parts are still good.
                     raise Transient("the key is taken, but by no object", trouble=Trouble.FILE) from error
@@ -177,6 +179,23 @@ class Delivery:
                 continue
             return
         raise Refused("both keys of this version are taken by other bytes")
+
+    def _look_at(self, key: str, *, is_last: bool) -> ObjectFacts | None:
+        """What is under a key; from a listing where the store refuses to say more.
+
+        Where it refuses that, too, a key that is not the last choice counts as another's.
+        """
+        try:
+            return self._dock.store.head(key)
+        except Blocked as error:
+            if error.trouble is not Trouble.FORBIDDEN:
+                raise
+        try:
+            return next((found for found in self._dock.store.list(key) if found.key == key), None)
+        except Blocked as error:
+            if error.trouble is not Trouble.FORBIDDEN or is_last:
+                raise
+            return ObjectFacts(key, UNSEEN_BYTES, "")
 
     def _is_same(self, pinned: PinnedFile, digest: Digest, size_bytes: int, etag: str) -> bool:
         """Whether an object with this size and ETag is this version. An ETag that is no MD5 proves nothing."""

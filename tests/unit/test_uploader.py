@@ -199,6 +199,10 @@ def world(build: Callable[..., World]) -> World:
     return build()
 
 
+def forbidden() -> Blocked:
+    return Blocked("403", trouble=Trouble.FORBIDDEN)
+
+
 def link() -> Transient:
     return Transient("refused", trouble=Trouble.LINK)
 
@@ -283,6 +287,31 @@ def test_a_key_that_is_taken_by_nobody_is_tried_again_and_no_other_is_chosen(
     assert set(world.store.objects) == {"camera/a/x.jpg"}
     assert world.states() == [State.CONFIRMED]
     assert len(world.store.calls("put_part")) == (3 if size_bytes > MIB else 0)
+
+
+@pytest.mark.parametrize("may_list", [True, False], ids=["may list", "may only put"])
+@pytest.mark.parametrize("is_theirs", [True, False], ids=["theirs", "ours"])
+def test_without_the_right_to_look_at_an_object_an_occupied_key_holds_up_no_file(
+    world: World, may_list: bool, is_theirs: bool
+) -> None:
+    world.store.set_profile(StoreProfile(conditional_writes_proved=True))
+    world.write("before.jpg")
+    world.run()
+    world.fails(forbidden, name="head")
+    if not may_list:
+        world.fails(forbidden, name="list")
+    world.write("x.jpg")
+    if is_theirs:
+        take(world, "camera/a/x.jpg")
+    else:
+        world.fails(lambda: Transient("500", trouble=Trouble.STORE), name="put", times=1, after=True)
+    world.run(10)
+    assert world.states() == [State.CONFIRMED] * 2
+    # Unseen it might be anybody's: a second copy is the price of replacing nothing.
+    assert is_suffixed(world, "camera/a/x.jpg") is (is_theirs or not may_list)
+    assert world.store.bytes_of("camera/a/x.jpg") == (b"somebody else's" if is_theirs else b"content")
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state == "ok"
 
 
 def test_two_files_for_one_key_do_not_replace_each_other(world: World) -> None:
@@ -433,10 +462,6 @@ def test_a_403_of_one_address_does_not_stop_the_other(world: World) -> None:
     world.store.scripts.clear()
     world.run(31)
     assert len(world.store.objects) == 40
-
-
-def forbidden() -> Blocked:
-    return Blocked("403", trouble=Trouble.FORBIDDEN)
 
 
 def refusals(world: World, key: str) -> int:
