@@ -25,12 +25,16 @@ from syncagent.core.errors import (
 SHARED = frozenset({Trouble.LINK, Trouble.STALLED, Trouble.THROTTLED, Trouble.STORE})
 #: Troubles that are never one file's: one is enough.
 EVERYBODYS = frozenset({Trouble.CREDENTIALS, Trouble.BUCKET, Trouble.CLOCK, Trouble.THROTTLED})
+#: Troubles of one key that are its address's when several keys meet them.
+ADDRESSES = frozenset({Trouble.FORBIDDEN, Trouble.REFUSED})
 #: A link is asked again at least this often while it is down.
 LINK_WAIT_S = 10.0
 #: A store that refuses everything is asked again at least this often.
 REFUSED_WAIT_S = 30.0
 #: Requests that must fail in a row before trouble that could be one file's is taken for everybody's.
 FAILURES_TO_CLOSE = 3
+#: So often a file is refused again while others pass, and it is parked: the store's word names neither.
+DOUBTS_TO_PARK = 3
 #: Refused rows that are remembered.
 MAX_REFUSED_ROWS = 1_000
 #: A link that carried something this recently is not called down for one failure.

@@ -9,6 +9,7 @@ import logging
 
 from syncagent.core.errors import (
     Blocked,
+    Doubtful,
     FileChanged,
     FileVanished,
     Refused,
@@ -135,9 +136,11 @@ class Uploader:
             except BaseException:
                 self._journal.release(row)  # whatever it was, the row must not stay SENDING
                 raise
-        except (FileChanged, FileVanished, Refused, Transient, Blocked) as error:
-            if is_surveyed and isinstance(error, Blocked) and error.trouble is Trouble.FORBIDDEN:
-                most_s = dock.refused(row, error)
+        except (FileChanged, FileVanished, Refused, Transient, Blocked) as caught:
+            error: SyncagentError = caught
+            is_forbidden = is_surveyed and isinstance(error, Blocked) and error.trouble is Trouble.FORBIDDEN
+            if isinstance(error, Doubtful) or (isinstance(error, Blocked) and is_forbidden):
+                error, most_s = dock.refused(row, error)
             elif isinstance(error, Transient | Blocked) and error.trouble not in (Trouble.FILE, Trouble.DISK):
                 dock.failed(row.address, error)
             else:

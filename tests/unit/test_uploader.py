@@ -17,6 +17,7 @@ import pytest
 from syncagent.core.board import Board
 from syncagent.core.errors import (
     Blocked,
+    Doubtful,
     JournalBroken,
     KeyTaken,
     Refused,
@@ -574,6 +575,44 @@ def test_a_file_that_cannot_be_read_holds_up_nobody(world: World, monkeypatch: p
     assert "Permission denied" in world.journal.listing()[0].reason
     fact = world.board.fact("store/c")
     assert fact is not None and fact.ok
+
+
+def doubtful() -> Doubtful:
+    return Doubtful("the store answered 400 InvalidRequest")
+
+
+def test_a_refusal_of_every_file_that_names_none_is_a_fact_of_the_store_and_parks_none(world: World) -> None:
+    for number in range(12):
+        world.write(f"{number}")
+    world.fails(doubtful, name="put")
+    world.run(3_600)
+    assert set(world.states()) <= {State.READY, State.WAITING}
+    assert len(world.store.calls("put")) <= 12 + 3_600 / 20
+    fact = world.board.fact("store/c")
+    assert fact is not None and "InvalidRequest" in fact.reason and fact.more["remedy"]
+    world.store.scripts.clear()
+    world.run(31)
+    assert world.states() == [State.CONFIRMED] * 12
+
+
+def test_a_file_that_is_refused_again_and_again_while_others_pass_is_parked(world: World) -> None:
+    world.write("bad")
+    world.fails(doubtful, prefix="camera/a/bad")
+    world.run(600)
+    assert world.states() == [State.WAITING]  # nobody can tell whether it is the file
+    for number in range(8):
+        world.write(f"{number}")
+        world.run(150)
+    assert world.states() == [State.PARKED] + [State.CONFIRMED] * 8
+    assert world.journal.listing()[0].reason == "the store answered 400 InvalidRequest"
+
+
+def test_the_parts_of_a_large_file_do_not_count_as_others_that_pass(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.fails(doubtful, name="complete")
+    world.run(600)
+    assert world.states() == [State.WAITING]
 
 
 def test_what_can_never_succeed_is_parked_with_its_reason_and_shown(world: World) -> None:
