@@ -188,12 +188,12 @@ class Dock:
         Raises: Transient, Blocked.
         """
         address, by_parts = self.addresses[row.address], self.goes_by_parts(row)
-        if self._survey.is_done(address, by_parts=by_parts):
+        if self._survey.is_done(address, by_parts=by_parts, key=row.cloud_path):
             return 0.0
         if not self._survey.begin():
             return SURVEY_WAIT_S
         try:
-            self._survey.find_out(address, by_parts=by_parts)
+            self._survey.find_out(address, by_parts=by_parts, key=row.cloud_path)
         finally:
             self._survey.end()
         self.show()

@@ -315,6 +315,70 @@ def test_without_the_right_to_look_at_an_object_an_occupied_key_holds_up_no_file
     assert fact is not None and fact.state == "ok"
 
 
+def ask(world: World, name: str, cloud_path: str) -> None:
+    """Somebody sends a file under a key of his choice."""
+    path = world.root / "camera" / name
+    path.write_bytes(name.encode())
+    world.journal.ask("a", f"generated_data/camera/{name}", cloud_path=cloud_path)
+    world.record(name, is_wanted=False)
+
+
+def listed(world: World) -> list[str]:
+    return [call.key for call in world.store.calls("list")]
+
+
+def test_a_key_outside_the_prefix_is_not_replaced_and_its_directory_is_listed_once(world: World) -> None:
+    take(world, "archive/2026/x0.jpg")
+    for number in range(5):
+        ask(world, f"{number}", f"archive/2026/x{number}.jpg")
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 5
+    assert world.store.bytes_of("archive/2026/x0.jpg") == b"somebody else's"
+    assert is_suffixed(world, "archive/2026/x0.jpg")
+    world.restart()
+    ask(world, "later", "archive/2026/later.jpg")
+    ask(world, "deeper", "archive/2026/11/24.jpg")
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 7
+    assert listed(world) == ["camera/a/", "archive/2026/"]
+
+
+def test_of_very_many_directories_what_they_have_in_common_is_listed(world: World) -> None:
+    for number in range(200):
+        ask(world, f"{number}", f"archive/{number}/deep/x.jpg")
+    take(world, "archive/199/deep/x.jpg")
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 200
+    assert world.store.bytes_of("archive/199/deep/x.jpg") == b"somebody else's"
+    assert listed(world)[-1] == "archive/"
+    assert len(listed(world)) <= 40
+
+
+def test_with_overwrite_no_directory_is_listed(build: Callable[..., World]) -> None:
+    world = build(on_rewrite="overwrite")
+    ask(world, "x", "archive/x.jpg")
+    world.run()
+    assert listed(world) == ["camera/a/"]
+
+
+def test_no_directory_is_listed_where_the_store_guards_its_keys(world: World) -> None:
+    world.store.set_profile(StoreProfile(conditional_writes_proved=True))
+    ask(world, "x", "archive/x.jpg")
+    world.run()
+    assert listed(world) == ["camera/a/"]
+
+
+def test_a_directory_that_may_not_be_listed_is_asked_for_once_in_a_run(world: World) -> None:
+    for number in range(5):
+        ask(world, f"{number}", f"archive/{number}.jpg")
+    world.fails(forbidden, name="list")
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 5
+    assert listed(world) == ["camera/a/", "archive/"]
+    fact = world.board.fact("store/c")
+    assert fact is not None and "cannot list" in fact.reason
+
+
 def test_two_files_for_one_key_do_not_replace_each_other(world: World) -> None:
     for name in ("one", "two"):
         (world.root / "camera" / name).write_bytes(name.encode())
