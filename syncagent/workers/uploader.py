@@ -35,6 +35,8 @@ AWAY_S = 10.0
 BACKFILL_EVERY = 4
 #: So many files that meet a bug, with none between them that does not, and the worker counts as crashed.
 POISON_ROWS = 3
+#: With files waiting all the time, orphans are looked for this often.
+TIDY_S = 600.0
 #: While the month's budget is spent.
 BUDGET_S = 60.0
 
@@ -49,6 +51,8 @@ class Uploader:
         self._system_id = system_id
         self._is_nimble = is_nimble
         self._claims = 0
+        self._next_tidy = dock.clock.monotonic()
+        self._unaborted: set[int] = set()  # rows whose uploads the store does not let us abort, for a while
         self._poison: set[int] = set()  # rows that met a bug since one went well
 
     def pass_once(self, stop: Stop) -> float:
@@ -62,6 +66,11 @@ class Uploader:
         try:
             if not dock.reached(allowed):
                 return 0.0  # the gate, asked again, knows how long to wait; the rows do not
+            if self._is_nimble and dock.clock.monotonic() >= self._next_tidy:
+                self._next_tidy = dock.clock.monotonic() + TIDY_S
+                self._unaborted.clear()
+                if not self._tidy(allowed):
+                    return 0.0
             row = self._claim(allowed)
             if row is None and self._is_nimble:
                 self._tidy(allowed)
@@ -87,16 +96,27 @@ class Uploader:
         wait_s = min(IDLE_S, self._dock.asks_in_s(), self._dock.ticks_in_s(), due_s if due_s is not None else IDLE_S)
         return max(wait_s, LEAST_WAIT_S)
 
-    def _tidy(self, allowed: list[str]) -> None:
-        """What is done when nothing is to be sent: abort our own uploads that nobody will complete, and no others."""
-        store = self._dock.store
-        try:
-            for row_id, key, upload_id in self._journal.orphans(tuple(self._dock.addresses)):
-                logger.info("aborting orphan key=%s", key)
-                store.abort(key, upload_id=upload_id)
+    def _tidy(self, allowed: list[str]) -> bool:
+        """At the start, when nothing is to be sent, and now and then: abort our own uploads that nobody will complete.
+
+        False when the store was found to be away.
+        """
+        for row_id, key, upload_id in self._journal.orphans(tuple(self._dock.addresses)):
+            if row_id in self._unaborted:
+                continue
+            try:
+                self._dock.store.abort(key, upload_id=upload_id)
+            except (Transient, Blocked) as error:
+                if error.trouble is not Trouble.FORBIDDEN:
+                    self._dock.failed(allowed[0], error)
+                    return False
+                # Sending needs no right to abort. It costs money that nobody sees: said each time.
+                logger.warning("orphan not aborted key=%s reason=%s", key, error)
+                self._unaborted.add(row_id)
+            else:
+                logger.info("orphan aborted key=%s", key)
                 self._dock.upload_ended(row_id)
-        except (Transient, Blocked) as error:
-            self._dock.failed(allowed[0], error)
+        return True
 
     def _claim(self, allowed: list[str]) -> Row | None:
         upload = self._dock.carrier.upload

@@ -39,7 +39,7 @@ from syncagent.edges.files import PinnedFile, facts_of
 from syncagent.edges.journal import Arrival, Journal, Row
 from syncagent.edges.orders import PutRequest
 from syncagent.edges.payload import Body
-from syncagent.workers.uploader import Uploader
+from syncagent.workers.uploader import TIDY_S, Uploader
 from tests.fakes import Call, FakeClock, FakeStop, MemoryStore, Script, Stored
 
 MIB = 2**20
@@ -1087,6 +1087,56 @@ def test_a_large_file_stops_between_two_parts_when_the_budget_is_spent(build: Ca
     world.dock.accepts = lambda: lambda path: False  # type: ignore[method-assign]
     world.run()
     assert (len(world.store.calls("put_part")), world.states()) == (1, [State.READY])
+
+
+def orphan(world: World, name: str) -> None:
+    """An upload of ours whose file is gone."""
+    row = world.write(name, os.urandom(6 * MIB))
+    world.fails(Stopping, name="put_part", times=1)
+    with pytest.raises(Stopping):
+        world.run()
+    world.store.scripts.clear()
+    world.journal.vanished([row.id])
+    assert len(world.store.uploads) == 1
+
+
+def test_own_orphans_are_aborted_at_the_start_and_now_and_then_although_files_are_waiting(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    orphan(world, "film.mp4")
+    world.restart()
+    for _ in range(2):
+        world.write("waiting")
+        world.write("waiting too")
+        world.workers[0].pass_once(world.stop)
+        assert world.store.uploads == {}
+        assert State.READY in world.states()
+        orphan(world, "another.mp4")
+        world.clock.advance(TIDY_S)
+
+
+def test_an_orphan_that_cannot_be_aborted_holds_up_no_file(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    orphan(world, "film.mp4")
+    world.restart()
+    world.fails(link, name="abort")
+    world.write("x")
+    world.run(5)
+    assert world.states() == [State.GONE, State.CONFIRMED]
+
+
+def test_without_the_right_to_abort_the_store_is_no_less_there_and_is_asked_now_and_then(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    orphan(world, "film.mp4")
+    world.restart()
+    world.fails(forbidden, name="abort")
+    world.run(3 * TIDY_S)
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state == "ok"
+    assert 3 <= len(world.store.calls("abort")) <= 4
 
 
 # -- permission and rows are always given back ------------------------------------------------------------------------
