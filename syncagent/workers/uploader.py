@@ -37,8 +37,6 @@ BACKFILL_EVERY = 4
 POISON_ROWS = 3
 #: With files waiting all the time, orphans are looked for this often.
 TIDY_S = 600.0
-#: While the month's budget is spent.
-BUDGET_S = 60.0
 
 
 class Uploader:
@@ -89,8 +87,6 @@ class Uploader:
         """Nothing could be claimed: until when."""
         if self._dock.wake():
             return 0.0
-        if self._dock.is_paused():
-            return BUDGET_S
         due_s = self._journal.next_due_s(tuple(self._dock.addresses))
         # Of an address that is refused there may be rows that are ready: they have no due time.
         wait_s = min(IDLE_S, self._dock.asks_in_s(), self._dock.ticks_in_s(), due_s if due_s is not None else IDLE_S)

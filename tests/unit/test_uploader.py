@@ -1080,6 +1080,15 @@ def test_a_large_file_that_may_go_although_the_budget_is_spent_goes(build: Calla
     assert set(world.store.objects) == {"camera/a/film.mp4"}
 
 
+def test_what_may_go_although_the_budget_is_spent_is_tried_again_when_it_is_due(world: World) -> None:
+    world.write("note.txt")
+    world.dock.is_paused = lambda: True  # type: ignore[method-assign]
+    world.dock.accepts = lambda: lambda path: path.endswith(".txt")  # type: ignore[method-assign]
+    world.fails(lambda: Transient("500", trouble=Trouble.STORE), name="put", times=1)
+    world.run(3)
+    assert world.states() == [State.CONFIRMED]
+
+
 def test_a_large_file_stops_between_two_parts_when_the_budget_is_spent(build: Callable[..., World]) -> None:
     world = build(multipart_bytes=5 * MIB)
     world.write("film.mp4", os.urandom(11 * MIB))
