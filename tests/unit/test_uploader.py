@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -504,6 +505,22 @@ def test_an_outage_fails_no_file_and_all_are_sent_within_thirty_seconds_of_its_e
     for name in ("link/c", "store/c"):
         fact = world.board.fact(name)
         assert fact is not None and fact.ok
+
+
+def test_an_outage_is_one_line_in_the_log_and_its_end_another(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(12):
+        world.write(f"{number}")
+    with caplog.at_level(logging.INFO):
+        world.fails(link)
+        world.run(3_600)
+        lines = [record.getMessage() for record in caplog.records]
+        assert len([line for line in lines if line.startswith("store unavailable")]) == 1
+        assert len(lines) <= 3, lines  # and what became of the file that met it
+        world.store.scripts.clear()
+        world.run(31)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if line.startswith("store back")]) == 1
+    assert len([line for line in lines if line.startswith("store unavailable")]) == 1
 
 
 def test_while_the_store_is_away_status_says_so(world: World) -> None:
