@@ -295,6 +295,8 @@ class App:
 
     def status(self) -> dict[str, Any]:
         self.board.set_fact("disk", disk_fact(self.directories))
+        for dock in self._docks:
+            dock.show()  # the wall clock may have been set since the last answer
         return self.reporter.status(settling=self.intake.settling.pending())
 
     def _settling(self) -> list[dict[str, Any]]:

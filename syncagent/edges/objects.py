@@ -118,7 +118,7 @@ class S3Store:
 
     @property
     def skew_s(self) -> float | None:
-        """The store's time minus our wall clock's at its last answer; None before the first."""
+        """The store's time minus our wall clock's; None before its first answer."""
         return self.store_clock.skew_s
 
     @property
