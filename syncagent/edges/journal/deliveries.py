@@ -249,10 +249,26 @@ class Deliveries(JournalBase):
         """What else can become of a row that was not sent: PARKED, GONE, or SETTLING again because its file changed."""
 
         def apply(connection: sqlite3.Connection) -> None:
-            if not self._is_overtaken(connection, row):
+            if self._is_overtaken(connection, row):
+                return
+            if state is State.SETTLING and self._has_successor(connection, row):
+                # The intake saw the change first: two rows of one version would send it twice.
+                self._move(connection, row.id, State.SUPERSEDED)
+            else:
                 self._move(connection, row.id, state, reason=reason)
 
         self._write(apply)
+
+    def _has_successor(self, connection: sqlite3.Connection, row: Row) -> bool:
+        """Whether a later version of the row's file was recorded for its address and key."""
+        return bool(
+            connection.execute(
+                "SELECT 1 FROM version later JOIN version own ON later.directory = own.directory"
+                " AND later.name = own.name AND later.address = own.address AND later.cloud_path IS own.cloud_path"
+                " AND later.id > own.id AND later.state NOT IN ('gone', 'superseded', 'lost') WHERE own.id = ? LIMIT 1",
+                (row.id,),
+            ).fetchone()
+        )
 
     def wake_due(self, addresses: Sequence[str]) -> int:
         """Make the WAITING rows of these addresses READY whose time has come. Returns how many."""
