@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from syncagent.core.errors import ManifestRejected
 from syncagent.core.manifest import COHORTS, Manifest, parse_time, time_text
+from syncagent.core.settings import Carrier, Settings
+from syncagent.core.settings_files import TASK_FUNCTION
 
 #: Persisted transitions of one release; a release that needs more goes round in circles.
 MAX_TRANSITIONS = 28
@@ -162,7 +164,6 @@ class Memory:
     floor: Floor = Floor()
     expires: Mapping[str, datetime] = field(default_factory=dict)
     target: Target | None = None
-    security_version: int = 0  # the highest that was accepted
 
     def to_text(self) -> str:
         document = {
@@ -172,7 +173,6 @@ class Memory:
             "floor": [time_text(self.floor.at) if self.floor.at else None, self.floor.keys],
             "expires": {role: time_text(moment) for role, moment in self.expires.items()},
             "target": self.target.to_json() if self.target else None,
-            "security_version": self.security_version,
         }
         return json.dumps(document, sort_keys=True)
 
@@ -189,7 +189,6 @@ class Memory:
             floor=Floor(parse_time(floor_at) if floor_at else None, floor_keys),
             expires={role: parse_time(moment) for role, moment in document["expires"].items()},
             target=Target(**document["target"]) if document["target"] else None,
-            security_version=document["security_version"],
         )
 
     def expired(self, reference: datetime) -> str:
@@ -276,3 +275,17 @@ def parse_issued(value: object) -> datetime | None:
         return parse_time(value).astimezone(UTC)
     except ManifestRejected:
         return None
+
+
+def component_of(carrier: Carrier) -> str:
+    """What the firmware of a carrier is for."""
+    return carrier.firmware.component or carrier.name
+
+
+def firmware_carriers(settings: Settings) -> tuple[Carrier, ...]:
+    """The carriers that firmware comes from: of the active tasks, one per component."""
+    found: dict[str, Carrier] = {}
+    for task in settings.tasks:
+        if task.function == TASK_FUNCTION:
+            found.setdefault(component_of(task.carrier), task.carrier)
+    return tuple(found.values())

@@ -316,7 +316,7 @@ class Trust:
             remedy = f"allow {self._prefix} to the agent's access key"
             raise Blocked(f"{TIMESTAMP}: {got.reason}", trouble=Trouble.FORBIDDEN, remedy=remedy)
         if got.status == MISSING:
-            raise Transient(f"nothing is published: there is no {key}", trouble=Trouble.STORE)
+            raise Blocked(f"nothing is published: there is no {key}", trouble=Trouble.STORE, remedy="publish firmware")
         if got.status != OK:
             got.drop()
             raise Transient(f"{TIMESTAMP}: the store answered {got.status}", trouble=Trouble.STORE)
