@@ -94,7 +94,7 @@ class Channel:
         self._getter = getter
         self._clock = clock
         self._trust = trust
-        self._source = source
+        self.source = source
         self._why_untrusted = why_untrusted
         self._is_synchronised = is_synchronised
 
@@ -104,7 +104,7 @@ class Channel:
 
     def look(self, *, is_full: bool = False, is_urgent: bool = False) -> Look:
         """Look once. `is_urgent`: a wave need not be waited for. Raises: Transient, Blocked, Stopping."""
-        memory = Memory.from_text(self._journal.firmware_memory(self.component, self._source))
+        memory = Memory.from_text(self._journal.firmware_memory(self.component, self.source))
         try:
             if self._trust is not None:
                 memory = self._verified(self._trust, memory, is_full=is_full)
@@ -185,7 +185,7 @@ class Channel:
         return memory
 
     def _remember(self, memory: Memory) -> None:
-        self._journal.remember_firmware(self.component, self._source, memory.to_text())
+        self._journal.remember_firmware(self.component, self.source, memory.to_text())
 
     # -- what is made of it -------------------------------------------------------------------------------------------
 
