@@ -188,6 +188,7 @@ class FirmwarePublisher:
         self.write_timestamp()
 
     def write_timestamp(self) -> None:
+        self.timestamp.unrecognized_fields.pop("x-issued", None)
         if self.issued is not None:
             self.timestamp.unrecognized_fields["x-issued"] = time_text(self.issued)
         self.put(self.key("metadata/timestamp.json"), self.signed("timestamp", self.timestamp))

@@ -44,7 +44,9 @@ UNSIGNED = "unsigned"
 class Truster(Protocol):
     """edges.trust.Trust; that module is loaded only where firmware is wanted."""
 
-    def poll(self, memory: Memory, *, reference: datetime, is_full: bool) -> tuple[str, Trusted] | None: ...
+    def poll(
+        self, memory: Memory, *, reference: datetime, wall: datetime, is_full: bool
+    ) -> tuple[str, Trusted] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +132,12 @@ class Channel:
 
     def reference(self, memory: Memory) -> datetime:
         """The time to judge expiry by: never below what a verified timestamp said, less the owner's grace."""
-        grace = timedelta(days=min(self._carrier.firmware.expiry_grace_days, 36_500.0))
-        reference = memory.floor.reference(self._clock.now())
+        return self._less_grace(memory.floor.reference(self._clock.now()))
+
+    def _less_grace(self, moment: datetime) -> datetime:
         with contextlib.suppress(OverflowError):
-            return reference - grace
-        return reference
+            return moment - timedelta(days=min(self._carrier.firmware.expiry_grace_days, 36_500.0))
+        return moment
 
     def _clock_words(self) -> str:
         is_synchronised = "synchronised" if self._is_synchronised() else "not synchronised"
@@ -147,7 +150,8 @@ class Channel:
         reference = self.reference(memory)
         age_s = self._journal.time() - memory.refreshed_at
         is_due = not memory.expires or not 0 <= age_s < FULL_EVERY_S
-        news = trust.poll(memory, reference=reference, is_full=is_full or is_due)
+        wall = self._less_grace(self._clock.now())
+        news = trust.poll(memory, reference=reference, wall=wall, is_full=is_full or is_due)
         if news is None:
             role = memory.expired(reference)
             if role:

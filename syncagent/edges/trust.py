@@ -141,8 +141,12 @@ class DurableUpdater(Updater):
             expires={name: signed.expires for name, signed in roles.items()},
             target=target_of(info) if info is not None else None,
             issued=parse_issued(timestamp.unrecognized_fields.get("x-issued")),
-            timestamp_keys=keys_of({"timestamp": root.roles["timestamp"]}),
+            timestamp_keys=self.timestamp_keys(),
         )
+
+    def timestamp_keys(self) -> str:
+        """One word for the keys that the newest root gives the timestamp."""
+        return keys_of({"timestamp": self._trusted_set.root.roles["timestamp"]})
 
 
 def keys_of(roles: Mapping[str, Role]) -> str:
@@ -301,10 +305,11 @@ class Trust:
         self._target_path = target_path(channel, component)
         self._monotonic = monotonic
 
-    def poll(self, memory: Memory, *, reference: datetime, is_full: bool) -> tuple[str, Trusted] | None:
+    def poll(self, memory: Memory, *, reference: datetime, wall: datetime, is_full: bool) -> tuple[str, Trusted] | None:
         """One look: None when the timestamp is the one that was verified last, and that cost one request.
 
         Else a full refresh: the timestamp's ETag, and what is believed now. `is_full` asks without a condition.
+        `reference` is the time to judge by, `wall` the same without the floor of what is remembered.
         Raises: Stale, Untrusted, Transient, Blocked, Stopping.
         """
         condition = {"If-None-Match": memory.etag} if memory.etag and not is_full else {}
@@ -322,7 +327,7 @@ class Trust:
             raise Transient(f"{TIMESTAMP}: the store answered {got.status}", trouble=Trouble.STORE)
         etag = got.etag
         timestamp = self._read(got)
-        return etag, self._refresh(timestamp, memory, reference)
+        return etag, self._refresh(timestamp, memory, reference, wall)
 
     def _read(self, got: Got) -> bytes:
         pieces, size, until = [], 0, self._monotonic() + PATIENCE_S
@@ -336,19 +341,29 @@ class Trust:
                 pieces.append(chunk)
         return b"".join(pieces)
 
-    def _refresh(self, timestamp: bytes, memory: Memory, reference: datetime) -> Trusted:
-        fetcher = BucketFetcher(self._getter, given={self._prefix + TIMESTAMP: timestamp}, monotonic=self._monotonic)
+    def _refresh(self, timestamp: bytes, memory: Memory, reference: datetime, wall: datetime) -> Trusted:
         with translated():
             os.makedirs(self._metadata_dir, mode=0o750, exist_ok=True)
-            updater = DurableUpdater(
-                self._metadata_dir, BUCKET_URL + self._prefix, fetcher=fetcher, root=self._root, reference=reference
-            )
-            updater.refresh()
+            updater = self._updater(timestamp, reference)
+            try:
+                updater.refresh()
+            except tuf.ExpiredMetadataError:
+                # Whoever had the old key may have signed us into the future. A root that takes the key away from him
+                # takes away what he said of the time as well.
+                if wall >= reference or updater.timestamp_keys() == memory.floor.keys:
+                    raise
+                updater = self._updater(timestamp, wall)
+                updater.refresh()
             found = updater.trusted(self._target_path)
         lower = memory.marks.lower(found.marks)
         if lower:
             raise Untrusted(f"a rollback: {lower}")
         return found
+
+    def _updater(self, timestamp: bytes, reference: datetime) -> DurableUpdater:
+        fetcher = BucketFetcher(self._getter, given={self._prefix + TIMESTAMP: timestamp}, monotonic=self._monotonic)
+        url = BUCKET_URL + self._prefix
+        return DurableUpdater(self._metadata_dir, url, fetcher=fetcher, root=self._root, reference=reference)
 
 
 def parse_root(data: bytes) -> int:
