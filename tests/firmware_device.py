@@ -142,9 +142,9 @@ class Device:
 
     @property
     def letters(self) -> list[bytes]:
-        """The receipts in the inbox."""
-        found = regular_files(self.directories.data_dir)
-        return [data for path, data in sorted(found.items()) if path.startswith("messages/confirm_receipt/")]
+        """The receipts in the inbox; names with a leading dot were never whole, and are none."""
+        found = regular_files(os.path.join(self.directories.data_dir, "messages", "confirm_receipt"))
+        return [data for name, data in sorted(found.items()) if not name.startswith(".")]
 
     @property
     def face(self) -> dict[str, Any]:
