@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,6 +109,34 @@ def test_a_full_disk_leaves_the_old_file_and_is_the_disk_s_trouble(
 def test_the_self_test_says_which_verifier_is_active() -> None:
     print(verifier())
     assert verifier().startswith(("cryptography", "pure Python"))
+
+
+_AS_DEBIAN_12 = """
+from cryptography.hazmat.primitives.asymmetric import types
+for new, old in (("PublicKeyTypes", "PUBLIC_KEY_TYPES"), ("PrivateKeyTypes", "PRIVATE_KEY_TYPES")):
+    if hasattr(types, new):
+        setattr(types, old, getattr(types, new))
+        delattr(types, new)
+"""
+
+
+def test_a_cryptography_with_the_names_of_debian_12_is_the_verifier_all_the_same() -> None:
+    """Without our two lines securesystemslib falls back to pure Python, and says nothing."""
+
+    def said(program: str) -> str:
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        return run.stdout.strip() or run.stderr
+
+    ours = _AS_DEBIAN_12 + "from syncagent.edges.trust import verifier; print(verifier())"
+    theirs = _AS_DEBIAN_12 + "from securesystemslib.signer import _key; print(bool(_key.CRYPTO_IMPORT_ERROR))"
+    assert said(ours).startswith("cryptography ")
+    assert said(theirs) == "True"
+
+
+def test_an_agent_without_firmware_does_not_load_python_tuf() -> None:
+    program = "import sys, syncagent.app, syncagent.cli.status; print({'tuf', 'cryptography'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.stdout.strip() == "set()", run.stderr
 
 
 def test_what_goes_wrong_while_the_body_is_read_is_translated(tmp_path: Path) -> None:
