@@ -72,6 +72,22 @@ class HandlerFailed(Refused):
     """The address's handler did not say what to send for this file; the text begins with "handler: "."""
 
 
+class ManifestRejected(Refused):
+    """A firmware manifest says something that this device must not do, or does not understand."""
+
+
+class Untrusted(Refused):
+    """Firmware metadata that does not verify; `str` says which and why."""
+
+
+class Stale(Refused):
+    """Firmware metadata whose time is over; `role` is whose."""
+
+    def __init__(self, what: str, *, role: str) -> None:
+        super().__init__(what)
+        self.role = role
+
+
 class AlreadyRunning(SyncagentError):
     """Another agent holds this state directory or this base directory."""
 
