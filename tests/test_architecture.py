@@ -17,6 +17,8 @@ BELOW = {
     "edges": {"core"},
     "docks": {"core", "edges", "docks"},
     "workers": {"core", "edges", "docks"},
+    # The publisher's side of firmware: the command line's, and no worker's.
+    "publish": {"core", "edges", "publish"},
     # A process of its own, and programs of others in it: nobody else may know it.
     "handlers": {"core", "handlers"},
 }
@@ -47,7 +49,9 @@ FAMILIES = (
 #: Every edge may know the clock: it owns the types `Clock` and `Stop`, which constructors are given.
 COMMON = {"clock"}
 #: Only edges may touch what is outside of this process.
-FOREIGN = {"boto3", "botocore", "http", "smbus2", "socket", "sqlite3", "tuf", "urllib3", "watchdog", "yaml"}
+FOREIGN = {"boto3", "botocore", "http", "smbus2", "socket", "sqlite3", "urllib3", "watchdog", "yaml"}
+#: Who decides whom to believe, and who signs.
+TRUST = {"cryptography", "securesystemslib", "tuf"}
 #: Whose faults with strange pictures must not be the agent's.
 PICTURES = {"PIL"}
 #: Beside the standard library, core may import these (and tenacity in core/retry.py).
@@ -120,6 +124,8 @@ def _breaches(
                 yield line, f"{layer} must not import {their_layer}"
         elif root in FOREIGN and layer not in OUTSIDE:
             yield line, f"only edges import {root}"
+        elif root in TRUST and layer != "publish" and module != "edges.trust":
+            yield line, f"only publish and edges/trust.py import {root}"
         elif root in PICTURES and layer not in ("handlers", "demo"):
             yield line, f"only handlers import {root}"
         elif layer == "core" and not _is_allowed_in_core(root, stem):
@@ -199,6 +205,9 @@ def test_imports_point_downwards_and_every_library_has_its_door() -> None:
         ("edges/files.py", "from syncagent.handlers import host", "edges must not import handlers"),
         ("app.py", "from syncagent.handlers import host", "app must not import handlers"),
         ("app.py", "from PIL import Image", "only handlers import PIL"),
+        ("workers/upload.py", "from syncagent.publish import keys", "workers must not import publish"),
+        ("edges/files.py", "import tuf.ngclient", "only publish and edges/trust.py import tuf"),
+        ("publish/keys.py", "from syncagent.workers import upload", "publish must not import workers"),
         ("handlers/host.py", "from syncagent.edges import files", "handlers must not import edges"),
         ("handlers/host.py", "from syncagent.cli import main", "handlers must not import cli"),
         ("handlers/host.py", "import boto3", "only edges import boto3"),
@@ -239,6 +248,7 @@ def _plant(tmp_path: os.PathLike[str], files: dict[str, str]) -> str:
         "workers/upload.py",
         "workers/prune.py",
         "handlers/host.py",
+        "publish/keys.py",
     ]
     empty += ["cli/main.py", "cli/status.py", "app.py", "supervisor.py", "__init__.py", "edges/__init__.py"]
     top = os.path.join(tmp_path, "syncagent")
