@@ -100,6 +100,11 @@ def _audit_release(shelf: Shelf, updater: Updater, what: str, path: str) -> Find
     return Finding(what, True, f"{manifest.version}, {target.length} bytes, as signed")
 
 
+def shown(value: object) -> str:
+    """A short text of unknown origin as a terminal may show it."""
+    return "".join(character if character.isprintable() else "?" for character in str(value)[:64])
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """The last receipt of one device."""
@@ -134,7 +139,7 @@ def _device(shelf: Shelf, system: str, name: str, offered: dict[str, list[str]])
     try:
         document = json.loads(shelf.read(shelf.key(name), limit_bytes=MAX_RECEIPT_BYTES))
         content = document.get("msg_content", document)
-        release, file_name, at = (str(content.get(field, ""))[:64] for field in ("id", "file_name", "time"))
+        release, file_name, at = (shown(content.get(field, "")) for field in ("id", "file_name", "time"))
     except (ValueError, AttributeError, RecursionError, Refused):
-        return Device(system, "", "", "", "its receipt cannot be read")
-    return Device(system, release, file_name, at, ", ".join(offered.get(release, [])))
+        return Device(shown(system), "", "", "", "its receipt cannot be read")
+    return Device(shown(system), release, file_name, at, ", ".join(offered.get(release, [])))

@@ -255,11 +255,13 @@ def describe(signed: Any) -> list[str]:
             lines.append(f"{name}: {role.threshold} of {', '.join(keyid[:16] + '…' for keyid in role.keyids)}")
     for path, target in sorted(getattr(signed, "targets", {}).items()):
         custom = target.unrecognized_fields.get("custom", {})
-        lines.append(f"{path}: {custom.get('version')}, {target.length} bytes, sha256 {target.hashes.get('sha256')}")
+        version = custom.get("version") if isinstance(custom, dict) else None
+        lines.append(f"{path}: {version}, {target.length} bytes, sha256 {target.hashes.get('sha256')}")
     delegations = getattr(signed, "delegations", None)
     for name, role in sorted((delegations.roles or {}).items()) if delegations else ():
         lines.append(f"channel {name}: {role.threshold} of {', '.join(keyid[:16] + '…' for keyid in role.keyids)}")
-    return lines or ["nothing is offered"]
+    # A file from elsewhere: what is signed must be what is seen.
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines] or ["nothing is offered"]
 
 
 @click.command("import")
