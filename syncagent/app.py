@@ -25,6 +25,7 @@ from syncagent.core.board import Board, Fact
 from syncagent.core.errors import Stopping
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
+from syncagent.core.release import firmware_carriers
 from syncagent.core.settings import Carrier, SendAddress, Settings
 from syncagent.core.ticks import Ticks
 from syncagent.docks.dock import Dock, Ways
@@ -40,8 +41,10 @@ from syncagent.edges.inbox import Inbox, Outbox
 from syncagent.edges.objects import S3Store
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
+from syncagent.firmware import open_hangar
 from syncagent.reporter import Reporter, disk_fact
 from syncagent.supervisor import Crew, Supervisor
+from syncagent.workers.firmware import FirmwareWorker
 from syncagent.workers.handling import Handling
 from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
@@ -134,6 +137,8 @@ class App:
             on_taken=self._look_at_rows,
             on_poll=self._poll_firmware,
         )
+        self._firmware: list[tuple[FirmwareWorker, Bell]] = []
+        self._build_firmware()
         self._handling: Handling | None = None
         if any(address.handler is not None for address in self._addresses):
             self._handling = Handling(
@@ -164,7 +169,13 @@ class App:
         self.supervisor.add(Crew(self.reloader, self._reload_bell, "uploader/reload", is_essential=False))
         self.control = Control(
             self.directories.state_dir,
-            {"status": self.status, "settling": self._settling, "flights": self._flights, "poke": self._poke},
+            {
+                "status": self.status,
+                "settling": self._settling,
+                "flights": self._flights,
+                "poke": self._poke,
+                "poll": self._poll,
+            },
             {"position": self._position},
         )
         self.board.set_fact("uploader", Fact(True, "ok"))
@@ -222,6 +233,34 @@ class App:
             # A request may wait for the store as long as `stall_s` says, and more than one may be made in a pass.
             self.supervisor.add(Crew(worker, bell, f"uploader/{name}", max_silence_s=3600.0))
 
+    def _build_firmware(self) -> None:
+        for carrier in firmware_carriers(self.settings):
+            hangar = open_hangar(
+                carrier,
+                settings=self.settings,
+                directories=self.directories,
+                journal=self.journal,
+                clock=self.clock,
+                on_receipt=self._on_receipt,
+                on_news=lambda _: self.board.add("moved"),
+                progress=self._on_progress,
+            )
+            self._stores.append(hangar.store)
+            worker = FirmwareWorker(
+                carrier,
+                channel=hangar.channel,
+                installer=hangar.installer,
+                journal=self.journal,
+                board=self.board,
+                clock=self.clock,
+                directory=hangar.directory,
+                why_untrusted=hangar.why_untrusted,
+                is_once=self._is_once,
+            )
+            bell = self.stop.bell()
+            self._firmware.append((worker, bell))
+            self.supervisor.add(Crew(worker, bell, f"firmware/{carrier.name}", is_essential=False))
+
     def _take_over(self, settings: Settings) -> None:
         """The owner edited what may change in a running agent."""
         self.settings = settings
@@ -231,6 +270,9 @@ class App:
         carriers = {address.carrier.name: address.carrier for address in all_addresses(settings)}
         for dock in self._docks:
             dock.set_carrier(carriers[dock.carrier.name])
+        polled = {carrier.name: carrier for carrier in firmware_carriers(settings)}
+        for worker, _ in self._firmware:
+            worker.set_carrier(polled.get(worker.carrier.name, worker.carrier))
         self._ring_uploaders()
 
     # -- bells --------------------------------------------------------------------------------------------------------
@@ -272,14 +314,24 @@ class App:
         self._ring_uploaders()
         return {"ok": True}
 
+    def _poll(self) -> dict[str, Any]:
+        self._poll_firmware()
+        return {"ok": True}
+
     def _look_at_rows(self) -> None:
         """Rows came that wait for their files to be finished."""
         self.intake.poke()
         self._intake_bell.ring()
 
     def _poll_firmware(self) -> None:
-        """A message asks whether there is new firmware."""
-        logger.info("firmware poll asked for by a message")
+        """A message, or a command, asks whether there is new firmware."""
+        for worker, bell in self._firmware:
+            worker.poll_now()
+            bell.ring()
+
+    def _on_receipt(self) -> None:
+        self.postman.expect()
+        self._postman_bell.ring()
 
     def _position(self, question: Mapping[str, Any], go_on: Callable[[], bool]) -> dict[str, Any]:
         """The newest confirmed position, as soon as it is beyond `after`, or after `wait_s` seconds."""
@@ -323,7 +375,9 @@ class App:
         return code or (0 if done and not parked else 1)
 
     def _is_idle(self) -> bool:
-        # Messages first: what they ask for settles afterwards.
+        # Firmware first, whose receipts are messages; then messages: what they ask for settles afterwards.
+        if not all(worker.is_idle() for worker, _ in self._firmware):
+            return False
         return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()
 
     def _left(self) -> int:

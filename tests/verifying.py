@@ -137,6 +137,11 @@ class VerifyingS3:
         headers = {"ETag": f'"{stored.etag}"', "Content-Type": stored.content_type, "Accept-Ranges": "bytes"}
         headers["Last-Modified"] = formatdate(stored.stored_at, usegmt=True)
         headers.update({f"x-amz-meta-{name}": value for name, value in stored.metadata.items()})
+        quoted = headers["ETag"]
+        if handler.headers.get("If-Match", quoted) != quoted:
+            raise S3Error(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+        if handler.headers.get("If-None-Match") == quoted:
+            return Answer(304, b"", {"ETag": quoted})
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", handler.headers.get("Range", ""))
         size = len(stored.body)
         if wanted is None or wanted.groups() == ("", ""):

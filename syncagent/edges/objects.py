@@ -27,6 +27,7 @@ from syncagent.core.proof import (
     judge_part,
     judge_put,
 )
+from syncagent.core.remote import Got
 from syncagent.edges.connection import Flight, ProgressSink
 from syncagent.edges.orders import ObjectStore, PutRequest, StoreSettings, style_of
 from syncagent.edges.payload import (
@@ -243,6 +244,12 @@ class S3Store:
     def delete(self, key: str) -> None:
         """Delete one object. Not of `ObjectStore`: nothing that runs by itself may."""
         self._addressed(lambda: self._rare().delete(_sendable(key)))
+
+    def get(self, key: str, *, headers: Mapping[str, str] | None = None) -> Got:
+        """One GET with conditions or a range; the bytes come as they are read (edges/getting.py)."""
+        from syncagent.edges.getting import get
+
+        return self._addressed(lambda: get(self._sender, self._url(key), key=key, headers=headers or {}))
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         """Every object whose key begins with `prefix`."""

@@ -1,6 +1,6 @@
 """The bucket as a device sees it, and what devices said.
 
-Promises: `audit` believes what python-tuf's client believes, from the first root on, and reads every image;
+Promises: `audit` believes what a device's own client believes, from the first root on, and reads every image;
 nothing is written, but to a temporary directory.
 """
 
@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from urllib.parse import unquote
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
-from tuf.ngclient import FetcherInterface, Updater
+from tuf.ngclient import FetcherInterface
 
 from syncagent.core.errors import ManifestRejected, Refused, SyncagentError
+from syncagent.edges.trust import DurableUpdater
 from syncagent.publish.releases import image_of, manifest_of
 from syncagent.publish.repository import Repository
 from syncagent.publish.shelf import Shelf
@@ -68,7 +69,7 @@ def audit(shelf: Shelf, repository: Repository, now: datetime) -> Iterator[Findi
         return
     with tempfile.TemporaryDirectory(prefix="syncagent-audit-") as directory:
         base = shelf.metadata_key("")
-        updater = Updater(directory, base, fetcher=_Fetcher(shelf), bootstrap=anchor)
+        updater = DurableUpdater(directory, base, fetcher=_Fetcher(shelf), root=anchor, reference=now)
         try:
             updater.refresh()
         except (RepositoryError, DownloadError) as error:
@@ -86,7 +87,7 @@ def audit(shelf: Shelf, repository: Repository, now: datetime) -> Iterator[Findi
             yield _audit_release(shelf, updater, f"{channel}/{target.path.split('/')[1]}", target.path)
 
 
-def _audit_release(shelf: Shelf, updater: Updater, what: str, path: str) -> Finding:
+def _audit_release(shelf: Shelf, updater: DurableUpdater, what: str, path: str) -> Finding:
     try:
         target = updater.get_targetinfo(path)
         if target is None:

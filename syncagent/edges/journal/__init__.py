@@ -21,13 +21,27 @@ from .database import FILE_NAME
 from .deliveries import Deliveries
 from .messages import Messages
 from .reading import JournalReader
+from .releases import Release, Releases, Step
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
 
-__all__ = ["FILE_NAME", "FOR_FILE", "Arrival", "Ask", "Journal", "JournalReader", "Known", "Row", "Tally", "Upload"]
+__all__ = [
+    "FILE_NAME",
+    "FOR_FILE",
+    "Arrival",
+    "Ask",
+    "Journal",
+    "JournalReader",
+    "Known",
+    "Release",
+    "Row",
+    "Step",
+    "Tally",
+    "Upload",
+]
 
 
-class Journal(Arrivals, Deliveries, Messages, Uploads):
+class Journal(Arrivals, Deliveries, Messages, Releases, Uploads):
     """One SQLite file. Thread-safe; writes of several threads share a commit."""
 
     def listing(self, states: Sequence[State] = (), *, limit: int = -1) -> list[Row]:
