@@ -11,8 +11,9 @@ import click
 from syncagent.cli.context import say
 from syncagent.cli.publishing.desk import Desk, at_desk, commit, dry_option, export_option
 from syncagent.core.errors import Refused
+from syncagent.core.settings import Carrier
 from syncagent.edges.files import words, write_whole
-from syncagent.publish.keys import KeyRing, check_name
+from syncagent.publish.keys import KeyRing, check_name, write_new
 from syncagent.publish.publisher import ROOT_FILE
 from syncagent.publish.repository import (
     TOP_ROLES,
@@ -101,7 +102,18 @@ def init(
         done = f"begun at {publisher.shelf.metadata_key('')} with {', '.join(names)}"
         commit(publisher, draft, done, export_dir=export_dir, is_dry=is_dry)
         if export_dir is None and not is_dry:
-            click.echo(f"devices trust {os.path.join(desk.keys_dir, ROOT_FILE)}")
+            hand_over(desk, carrier)
+
+
+def hand_over(desk: Desk, carrier: Carrier) -> None:
+    """Say what devices trust, and give it to the one that is configured here, if it trusts nothing yet."""
+    own = os.path.join(desk.keys_dir, ROOT_FILE)
+    click.echo(f"devices trust {own}")
+    place = os.path.join(desk.context.config_dir, carrier.firmware.root or "")
+    if carrier.firmware.root and not os.path.lexists(place):
+        with open(own, "rb") as file:
+            write_new(place, file.read(), mode=0o644)
+        click.echo(f"copied to {place}, the firmware.root of {carrier.name}")
 
 
 @click.group()
@@ -270,8 +282,11 @@ def describe(signed: Any) -> list[str]:
 @at_desk
 def import_(desk: Desk, directory: str, is_dry: bool) -> None:
     """Publish what was exported to DIRECTORY, once enough keys have signed it."""
-    with desk.publisher(is_dry=is_dry) as publisher:
+    carrier = desk.carrier()
+    with desk.publisher(carrier, is_dry=is_dry) as publisher:
         draft: Draft
         draft, images = publisher.take_up(directory)
         roles = ", ".join(f"{role} {metadata.signed.version}" for role, metadata in draft.changed.items())
         commit(publisher, draft, f"published {roles}", images=images, is_dry=is_dry)
+        if draft.base is None and not is_dry:
+            hand_over(desk, carrier)
