@@ -31,7 +31,8 @@ from syncagent.core.errors import Refused
 from syncagent.edges.files import make_directory, words
 
 NAME = re.compile(r"[a-z0-9-]{1,64}")
-MIN_PASSPHRASE_CHARACTERS = 8
+#: PKCS#8 as every version of cryptography writes it stretches a passphrase by no more than 2,048 rounds of PBKDF2.
+MIN_PASSPHRASE_CHARACTERS = 12
 _MAX_FILE_BYTES = 65_536
 
 #: Asks for the passphrase of the key file that it is given; the number counts from 0 and says how often it was wrong.
