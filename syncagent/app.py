@@ -95,6 +95,7 @@ class App:
         self._addresses = all_addresses(settings)
         self._upload_bells: list[Bell] = []
         self._stores: list[S3Store] = []
+        self._firmware_stores: dict[str, S3Store] = {}  # by the carrier's name
         self._docks: list[Dock] = []
         self._build()
 
@@ -202,7 +203,7 @@ class App:
             carrier,
             journal=self.journal,
             clock=self.clock,
-            totals=lambda: (store.wire_totals().sent_bytes, store.wire_totals().received_bytes),
+            totals=lambda: self._totals(carrier.name, store),
             skew_s=lambda: store.skew_s,
         )
         meters.append(meter)
@@ -233,6 +234,11 @@ class App:
             # A request may wait for the store as long as `stall_s` says, and more than one may be made in a pass.
             self.supervisor.add(Crew(worker, bell, f"uploader/{name}", max_silence_s=3600.0))
 
+    def _totals(self, carrier_name: str, store: S3Store) -> tuple[int, int]:
+        """Bytes sent and received over a carrier, its firmware's included."""
+        own = [each.wire_totals() for each in (store, self._firmware_stores.get(carrier_name)) if each is not None]
+        return sum(each.sent_bytes for each in own), sum(each.received_bytes for each in own)
+
     def _build_firmware(self) -> None:
         for carrier in firmware_carriers(self.settings):
             hangar = open_hangar(
@@ -242,10 +248,11 @@ class App:
                 journal=self.journal,
                 clock=self.clock,
                 on_receipt=self._on_receipt,
-                on_news=lambda _: self.board.add("moved"),
+                on_news=self._on_image,
                 progress=self._on_progress,
             )
             self._stores.append(hangar.store)
+            self._firmware_stores[carrier.name] = hangar.store
             worker = FirmwareWorker(
                 carrier,
                 channel=hangar.channel,
@@ -270,9 +277,6 @@ class App:
         carriers = {address.carrier.name: address.carrier for address in all_addresses(settings)}
         for dock in self._docks:
             dock.set_carrier(carriers[dock.carrier.name])
-        polled = {carrier.name: carrier for carrier in firmware_carriers(settings)}
-        for worker, _ in self._firmware:
-            worker.set_carrier(polled.get(worker.carrier.name, worker.carrier))
         self._ring_uploaders()
 
     # -- bells --------------------------------------------------------------------------------------------------------
@@ -328,6 +332,12 @@ class App:
         for worker, bell in self._firmware:
             worker.poll_now()
             bell.ring()
+
+    def _on_image(self, _size_bytes: int) -> None:
+        """Called while an image comes."""
+        self.board.add("moved")
+        if self.stop.is_set():
+            raise Stopping
 
     def _on_receipt(self) -> None:
         self.postman.expect()

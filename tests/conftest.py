@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+# Before anybody imports securesystemslib: Debian 12's cryptography needs the two lines that trust begins with.
+import syncagent.edges.trust  # noqa: F401
 from tests.fakes import FakeClock, MemoryStore
 from tests.servers import MotoS3, RcloneS3, VerifyingS3
 

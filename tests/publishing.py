@@ -37,6 +37,7 @@ class MemoryBucket(MemoryStore):
 
     has_conditions = True
     has_copy = True
+    skew_s: float | None = None
 
     def put(self, request: Any, body: Any) -> str:
         if not self.has_conditions:

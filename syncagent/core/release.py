@@ -54,7 +54,7 @@ MOVES: Mapping[Phase, frozenset[Phase]] = {
     Phase.CONFIRMED: frozenset({Phase.ROLLED_BACK}),
     # A person, or new metadata, asks for it again.
     Phase.ROLLED_BACK: _END | {Phase.AVAILABLE},
-    Phase.FAILED: _END | {Phase.AVAILABLE, Phase.DEFERRED, Phase.DOWNLOADING, Phase.VERIFIED},
+    Phase.FAILED: frozenset({Phase.REJECTED, Phase.AVAILABLE, Phase.DEFERRED, Phase.DOWNLOADING, Phase.VERIFIED}),
     Phase.REJECTED: frozenset({Phase.AVAILABLE}),
 }
 #: Releases whose bytes are, or were, in use.

@@ -28,7 +28,7 @@ from syncagent.core.manifest import (
     parse_unsigned,
     time_text,
 )
-from syncagent.core.release import IN_USE, UNDER_WAY, Device, Memory, Phase, Target, Trusted, decide
+from syncagent.core.release import IN_USE, MAX_TRANSITIONS, UNDER_WAY, Device, Memory, Phase, Target, Trusted, decide
 from syncagent.core.remote import FORBIDDEN, MISSING, NOT_MODIFIED, OK, Getter, Got
 from syncagent.core.settings import Carrier
 from syncagent.edges.clock import Clock
@@ -99,10 +99,6 @@ class Channel:
         self.source = source
         self._why_untrusted = why_untrusted
         self._is_synchronised = is_synchronised
-
-    def set_carrier(self, carrier: Carrier) -> None:
-        """The owner edited what may change in a running agent."""
-        self._carrier = carrier
 
     def look(self, *, is_full: bool = False, is_urgent: bool = False) -> Look:
         """Look once. `is_urgent`: a wave need not be waited for. Raises: Transient, Blocked, Stopping."""
@@ -218,7 +214,8 @@ class Channel:
                 return Look(Phase.UNCHANGED, "", release)
             release = None  # it was in use before, and is wanted again
         if release is not None and release.phase is Phase.ROLLED_BACK:
-            return Look(Phase.ROLLED_BACK, release.reason, release)
+            words = f"; {current.name} is in use" if current is not None else ""
+            return Look(Phase.ROLLED_BACK, release.reason + words, release)
         decision = decide(
             manifest,
             offer.length,
@@ -245,7 +242,8 @@ class Channel:
             )
             logger.info("firmware %s component=%s release=%s", release.phase, self.component, release.name)
         else:
-            if release.phase is Phase.FAILED and not release.is_retryable and release.basis == offer.basis:
+            is_over = release.phase is Phase.FAILED and not release.is_retryable
+            if is_over and (release.basis == offer.basis or release.transitions >= MAX_TRANSITIONS):
                 return Look(Phase.FAILED, release.reason, release)
             release = self._follow(release, decision.phase, decision.reason)
         if release.phase is Phase.FAILED and not release.is_retryable and release.basis != offer.basis:

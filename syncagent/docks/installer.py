@@ -25,6 +25,7 @@ from syncagent.core.messages import RECEIPT, message_of
 from syncagent.core.release import IN_USE, Phase
 from syncagent.core.settings import Carrier
 from syncagent.docks.channel import manifest_of
+from syncagent.docks.earlier import Earlier, kept_path
 from syncagent.edges import hooks, inbox
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.drop import Drop
@@ -65,10 +66,7 @@ class Installer:
         self._base_dir = base_dir
         self._why_not = why_not
         self._on_receipt = on_receipt
-
-    def set_carrier(self, carrier: Carrier) -> None:
-        """The owner edited what may change in a running agent."""
-        self._carrier = carrier
+        self._earlier = Earlier(carrier, journal=journal, drop=drop, staging=staging)
 
     # -- forwards -----------------------------------------------------------------------------------------------------
 
@@ -163,7 +161,7 @@ class Installer:
         # Once in staging, once beside its place until it takes that; and the image before it, where that moves.
         needed = max(0, length - have_bytes) + length + manifest.requires_free_bytes + RESERVE_BYTES
         current = self._journal.current_release(self.component)
-        if current is not None and self._keep_count(manifest) and self._is_in_the_way(current, manifest):
+        if current is not None and self._earlier.is_in_the_way(current, manifest):
             needed += current.length or 0
         free = self._drop.free_bytes()
         if free < needed:
@@ -178,7 +176,7 @@ class Installer:
         if not is_there and not self._staging.holds(part, sha256=release.sha256, length=release.length):
             return self._move(release, Phase.DOWNLOADING, "what was verified is not in staging any more")
         self._hook("before_install", release, manifest, stop)
-        self._keep_current(manifest, release)
+        self._earlier.keep_current(manifest, release)
         if not is_there:
             chunks = self._staging.read(part)
             self._drop.put(manifest.disk_path, chunks, sha256=release.sha256, length=release.length)
@@ -214,7 +212,7 @@ class Installer:
         if not release.is_hooked:
             self._run_after(release, manifest, stop)
         self._fetch.sweep(self._wanted_parts())
-        self._prune()
+        self._earlier.prune()
 
     def _wanted_parts(self) -> set[str]:
         """Parts that somebody will go on with: a hook may have failed, or another release be on its way."""
@@ -299,7 +297,7 @@ class Installer:
             raise Refused(f"the release before, {good.name}, must not come back: {what}")
         self._check_place(manifest)
         is_there = self._drop.holds(manifest.disk_path, sha256=good.sha256 or "", length=good.length)
-        if not is_there and not self._staging.holds(_kept(good), sha256=good.sha256 or "", length=good.length):
+        if not is_there and not self._staging.holds(kept_path(good), sha256=good.sha256 or "", length=good.length):
             raise Refused(f"the image of {good.name} is not on the disk any more")
 
     def _go_back(self, bad: Release, good: Release | None, reason: str, stop: Stop) -> None:
@@ -310,7 +308,7 @@ class Installer:
         else:
             manifest, sha256, length = manifest_of(good), good.sha256 or "", good.length or 0
             if not self._drop.holds(manifest.disk_path, sha256=sha256, length=length):
-                self._drop.put(manifest.disk_path, self._staging.read(_kept(good)), sha256=sha256, length=length)
+                self._drop.put(manifest.disk_path, self._staging.read(kept_path(good)), sha256=sha256, length=length)
             self._put_config(good, manifest)
             if bad_manifest.config_path != manifest.config_path:
                 self._drop.remove(bad_manifest.config_path)
@@ -327,52 +325,6 @@ class Installer:
                 self._hook("after_rollback", good, manifest_of(good), stop)
             except hooks.HookFailed as error:
                 logger.warning("firmware component=%s: %s", self.component, error)
-
-    # -- what went before ---------------------------------------------------------------------------------------------
-
-    def _keep_count(self, manifest: Manifest) -> int:
-        return self._carrier.firmware.keep if manifest.keep is None else manifest.keep
-
-    def _is_in_the_way(self, current: Release, manifest: Manifest) -> bool:
-        return manifest_of(current).disk_path == manifest.disk_path
-
-    def _keep_current(self, manifest: Manifest, release: Release) -> None:
-        """Before its place is taken: the image in use moves to where older ones are kept."""
-        current = self._journal.current_release(self.component)
-        if current is None or current.sha256 in (None, release.sha256) or not self._keep_count(manifest):
-            return
-        if not self._is_in_the_way(current, manifest):
-            return
-        try:
-            chunks = self._drop.read(manifest.disk_path)
-            self._staging.put(_kept(current), chunks, sha256=current.sha256 or "", length=current.length or 0)
-        except Refused as error:
-            # Somebody changed it at its place: there is nothing to go back to, and no reason to stay either.
-            logger.warning("firmware component=%s: %s cannot be kept: %s", self.component, current.name, error)
-            self._journal.mark_release(current, is_kept=False)
-
-    def _prune(self) -> None:
-        """Remove images beyond `keep`."""
-        current = self._journal.current_release(self.component)
-        if current is None:
-            return
-        manifest = manifest_of(current)
-        earlier = [each for each in self._journal.releases(self.component) if each.is_kept and each.id != current.id]
-        earlier.sort(key=lambda each: (each.activated_at or 0.0, each.id), reverse=True)
-        kept = earlier[: self._keep_count(manifest)]
-        in_use = {manifest.disk_path} | {manifest_of(each).disk_path for each in kept}
-        wanted = {current.sha256} | {each.sha256 for each in kept}
-        for each in earlier[len(kept) :]:
-            path = manifest_of(each).disk_path
-            try:
-                if path not in in_use:
-                    self._drop.remove(path, sha256=each.sha256)
-                if each.sha256 not in wanted:
-                    self._staging.remove(_kept(each))
-            except (Refused, Transient) as error:
-                logger.warning("firmware component=%s: %s cannot be removed: %s", self.component, path, error)
-                continue
-            self._journal.mark_release(each, is_kept=False)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -408,10 +360,6 @@ class Installer:
         moved = self._journal.move_release(release, Phase.FAILED, reason, basis=basis, is_retryable=is_retryable)
         logger.warning("firmware failed component=%s release=%s reason=%s", self.component, moved.name, moved.reason)
         return moved
-
-
-def _kept(release: Release) -> str:
-    return f"kept/{release.sha256}.image"
 
 
 def _utc(seconds: float) -> str:

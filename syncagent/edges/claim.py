@@ -14,7 +14,8 @@ from syncagent.core.errors import AlreadyRunning, Transient, Trouble
 def claimed(directory: str) -> Iterator[None]:
     """Hold the directory, alone. Raises: AlreadyRunning when another process does; Transient(DISK)."""
     try:
-        os.makedirs(directory, mode=0o750, exist_ok=True)
+        if not os.path.isdir(directory):
+            os.makedirs(directory, mode=0o750, exist_ok=True)
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise Transient(f"{directory}: {error.strerror}", trouble=Trouble.DISK) from error

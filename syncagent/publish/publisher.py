@@ -120,6 +120,7 @@ class Publisher:
 
     def commit(self, draft: Draft, images: Sequence[Image] = (), *, export_dir: str | None = None) -> list[str]:
         """Sign and write; the names that were written. With `export_dir` what is signed so far goes there instead."""
+        self.shelf.check_clock()
         if draft.root.signatures and draft.base is None:
             self._sign_but_root(draft)
         else:

@@ -38,6 +38,8 @@ from syncagent.publish.repository import (
 #: Far more than any repository needs; a bucket may answer with anything.
 MAX_METADATA_BYTES = 8 * 1024 * 1024
 ATTEMPTS = 4
+#: Expiries are in days; a clock that is off by more than a slow network explains is a wrong one.
+MAX_SKEW_S = 300.0
 
 _T = TypeVar("_T")
 
@@ -52,6 +54,8 @@ class Overtaken(Refused):
 class Store(ObjectStore, Protocol):
     """What a publisher needs of a bucket beyond what workers do."""
 
+    @property
+    def skew_s(self) -> float | None: ...
     def copy(self, source: str, key: str) -> None: ...
     def delete(self, key: str) -> None: ...
     def probe_conditional(self, key: str) -> bool: ...
@@ -139,6 +143,14 @@ class Shelf:
                 lambda: self._store.probe_conditional(probe) and self._store.probe_if_match(probe)
             )
         return self._is_conditional
+
+    def check_clock(self) -> None:
+        """Raises: Refused where the store says another time than this machine, as of its last answer."""
+        skew_s = self._store.skew_s
+        if skew_s is not None and abs(skew_s) > MAX_SKEW_S:
+            # `x-issued` lifts every device's idea of the earliest possible time, and nothing but another key lowers it.
+            where = "behind" if skew_s > 0 else "ahead of"
+            raise Refused(f"this machine's clock is {abs(skew_s):.0f} s {where} the store's: set it before you sign")
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ class FirmwareWorker:
     ) -> None:
         """`why_untrusted`: why there is no root of trust, where that is a mistake. `directory`: what is claimed."""
         self.name = f"firmware-{carrier.name}"
-        self.carrier = carrier
+        self._carrier = carrier
         self._channel = channel
         self._installer = installer
         self._journal = journal
@@ -70,12 +70,6 @@ class FirmwareWorker:
         self._failures = 0
         self._asked = threading.Event()
         self._is_done = False
-
-    def set_carrier(self, carrier: Carrier) -> None:
-        """The owner edited what may change in a running agent."""
-        self.carrier = carrier
-        self._channel.set_carrier(carrier)
-        self._installer.set_carrier(carrier)
 
     def poll_now(self) -> None:
         """A message asks for a look; the next pass takes it."""
@@ -119,7 +113,7 @@ class FirmwareWorker:
         return self._next(look)
 
     def _next(self, look: Look) -> float:
-        wait_s = self.carrier.firmware.poll_s * (1 - JITTER + 2 * JITTER * self._jitter())
+        wait_s = self._carrier.firmware.poll_s * (1 - JITTER + 2 * JITTER * self._jitter())
         if look.due is not None:
             until_s = (look.due - self._clock.now().astimezone(UTC)).total_seconds()
             wait_s = max(1.0, min(wait_s, until_s + 1.0 + self._jitter()))
@@ -129,8 +123,8 @@ class FirmwareWorker:
         self._failures += 1
         logger.warning("firmware not reached component=%s reason=%s", self._channel.component, error)
         state = "untrusted" if self._why_untrusted else str(error.trouble)
-        self._board.set_fact(f"firmware/{self.carrier.name}", Fact(False, state, str(error)))
-        poll_s = self.carrier.firmware.poll_s
+        self._board.set_fact(f"firmware/{self._carrier.name}", Fact(False, state, str(error)))
+        poll_s = self._carrier.firmware.poll_s
         if isinstance(error, Blocked):
             self._is_done = True  # nothing will come of it until somebody acts
         elif self._is_once:
@@ -144,6 +138,6 @@ class FirmwareWorker:
         fact = Fact(look.phase not in _TROUBLES, str(look.phase), look.reason)
         if not fact.ok:
             fact = Fact(False, fact.state, f"{self._channel.component}: {fact.reason}")
-        elif self.carrier.firmware.allow_unsigned and self.carrier.firmware.root is None:
+        elif self._carrier.firmware.allow_unsigned and self._carrier.firmware.root is None:
             fact = Fact(False, "unsigned", _LOUD)
-        self._board.set_fact(f"firmware/{self.carrier.name}", fact)
+        self._board.set_fact(f"firmware/{self._carrier.name}", fact)

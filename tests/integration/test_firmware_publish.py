@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -500,6 +503,55 @@ def test_the_publishers_own_credentials_are_used_when_asked(desk: Desk) -> None:
     desk.do("list", "--own-credentials")
     desk.configure(access_key_id=None, secret_access_key=None)
     desk.do("list")
+
+
+@pytest.mark.parametrize("offset_s", [-86_400, -400, 400, 86_400])
+def test_with_a_wrong_clock_nothing_is_signed(desk: Desk, verifying: VerifyingS3, offset_s: int) -> None:
+    """What it issued would lift the floor below the clock of every device."""
+    desk.begin("stable")
+    before = desk.objects()
+    verifying.clock_offset_s = offset_s
+    where = "ahead of" if offset_s < 0 else "behind"
+    assert f" s {where} the store's" in desk.refuse("publish", desk.path("a.bin", IMAGE), "--version", "1")
+    assert "the store's" in desk.refuse("renew", "--role", "timestamp")
+    verifying.clock_offset_s = 0
+    assert desk.objects() == before
+    desk.publish("1")
+
+
+def at_terminal(desk: Desk, *arguments: str, answers: tuple[str, ...]) -> tuple[int, str]:
+    """A verb on a terminal of its own; (exit code, what was shown). Each question gets the next answer."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, desk.agent.command("firmware", *arguments), {**environment(), "TERM": "xterm"})
+    said, left = b"", list(answers)
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:
+            break
+        said += piece
+        if not piece:
+            break
+        if left and re.search(rb"(?:passphrase|Passphrase|confirmation)[^\r\n]*: $", said):
+            os.write(terminal, left.pop(0).encode() + b"\n")
+            said += b"\n"
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode()
+
+
+def test_on_a_terminal_the_passphrase_is_asked_for_and_the_image_has_a_bar(desk: Desk) -> None:
+    roles = ("root", "targets", "snapshot", "timestamp", "stable")
+    code, said = at_terminal(desk, "keygen", *roles, answers=(PASSPHRASE, "another", PASSPHRASE, PASSPHRASE))
+    assert code == 0 and said.count("New passphrase for ") == 2 and "do not match" in said, said
+    code, said = at_terminal(desk, "init", answers=("wrong", PASSPHRASE))
+    assert code == 0 and "Wrong; passphrase for " in said and "begun at" in said, said
+    image = desk.path("a.bin", IMAGE)
+    code, said = at_terminal(desk, "publish", image, "--version", "1", answers=("wrong", "wronger", "wrongest"))
+    assert code == 1 and "wrong passphrase" in said
+    code, said = at_terminal(desk, "publish", image, "--version", "1", answers=(PASSPHRASE,))
+    assert code == 0 and "300.0/300.0 kB" in said and PASSPHRASE not in said, said
+    assert desk.look() == ("1", IMAGE)
 
 
 def test_mistakes_in_the_command_exit_2(desk: Desk) -> None:
