@@ -119,6 +119,22 @@ def test_of_two_publishers_one_wins_and_nothing_of_the_other_is_visible(
     assert device("one").look() == ("3", b"third")
 
 
+@pytest.mark.parametrize("has_conditions", [True, False])
+def test_of_two_that_only_renew_the_timestamp_one_wins(office: Office, has_conditions: bool) -> None:
+    """Here nothing but the timestamp itself can tell."""
+    office.store.has_conditions = has_conditions
+    office.begin()
+    first, second = office.publisher(), office.publisher()
+    drafts = [renew(publisher.load(), ["timestamp"], now=office.now) for publisher in (first, second)]
+    first.commit(drafts[0])
+    won = office.objects()
+    second.now = second.now + timedelta(days=1)
+    drafts[1].now = second.now
+    with pytest.raises(Overtaken):
+        second.commit(drafts[1])
+    assert office.objects() == won
+
+
 def test_two_publishers_whose_writes_alternate_never_mix(
     office: Office, device: Callable[[str], Device], tmp_path: os.PathLike[str]
 ) -> None:
@@ -370,6 +386,9 @@ def test_a_channel_comes_and_goes_and_old_devices_go_on(office: Office, device: 
         publisher = office.publisher()
         publisher.commit(remove_channel(publisher.load(), "canary", now=office.now))
         assert seen.look("canary") is None and seen.look() == ("1", OLD)
+    # A client refuses a snapshot that has lost a file, so what was removed stays listed for good.
+    office.release("4", NEW)
+    assert seen.look() == ("4", NEW) and seen.look("canary") is None
 
 
 def test_a_channel_cannot_sign_for_another_one(office: Office, device: Callable[[str], Device]) -> None:
