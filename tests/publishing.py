@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,11 +18,13 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from syncagent.core.errors import Refused
 from syncagent.core.manifest import Manifest, Rollout, image_name, target_path
+from syncagent.edges.files import digest_of
 from syncagent.edges.payload import BytesBody
+from syncagent.publish.changes import offer
 from syncagent.publish.keys import KeyRing
 from syncagent.publish.publisher import Publisher
 from syncagent.publish.releases import release
-from syncagent.publish.repository import Draft, offer
+from syncagent.publish.repository import Draft
 from syncagent.publish.shelf import Shelf, Upload
 from tests.fakes import MemoryStore, Stored
 
@@ -41,8 +43,6 @@ class MemoryBucket(MemoryStore):
 
     def put(self, request: Any, body: Any) -> str:
         if not self.has_conditions:
-            from dataclasses import replace
-
             request = replace(request, only_if_absent=False, only_if_match=None)
         return super().put(request, body)
 
@@ -105,8 +105,6 @@ class Office:
         self, version: str, image: bytes, *, channel: str = "stable", publisher: Publisher | None = None
     ) -> tuple[Draft, Upload, Publisher]:
         publisher = publisher or self.publisher()
-        from syncagent.edges.files import digest_of
-
         digest = digest_of(image)
         manifest = Manifest(
             id=version, time=self.now, file_name="image", component=COMPONENT, version=version, rollout=Rollout("salt")

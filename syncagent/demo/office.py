@@ -14,10 +14,11 @@ from syncagent.core.manifest import Manifest, Rollout, image_name
 from syncagent.demo.camp import ACCESS_KEY_ID, BUCKET, COMPONENT, FIRMWARE_PATH, REGION, SECRET_ACCESS_KEY, Camp
 from syncagent.edges.clock import Clock
 from syncagent.edges.objects import S3Store, StoreSettings
+from syncagent.publish.changes import offer
 from syncagent.publish.keys import KeyRing
 from syncagent.publish.publisher import LocalImage, Publisher
 from syncagent.publish.releases import release
-from syncagent.publish.repository import TOP_ROLES, offer
+from syncagent.publish.repository import TOP_ROLES
 from syncagent.publish.shelf import Shelf
 
 VERSION = "1.0.0"

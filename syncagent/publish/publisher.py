@@ -18,21 +18,11 @@ from tuf.api.metadata import Metadata, Root
 from syncagent.core.errors import Refused
 from syncagent.core.model import Digest
 from syncagent.edges.files import PinnedFile, facts_of, look, make_directory, words, write_whole
+from syncagent.publish.changes import begin
 from syncagent.publish.keys import KeyRing, read_small
-from syncagent.publish.repository import TOP_ROLES, AnyMetadata, Draft, Repository, begin, verified
-from syncagent.publish.shelf import (
-    MAX_METADATA_BYTES,
-    Copy,
-    Held,
-    Image,
-    Seen,
-    Shelf,
-    Upload,
-    parsed,
-    seen_from_json,
-    seen_to_json,
-    taken_of,
-)
+from syncagent.publish.reading import MAX_METADATA_BYTES, Held, Seen, parsed, seen_from_json, seen_to_json, taken_of
+from syncagent.publish.repository import TOP_ROLES, AnyMetadata, Draft, Repository, verified
+from syncagent.publish.shelf import Copy, Image, Shelf, Upload
 
 ROOT_FILE = "root.json"
 SEEN_FILE = "seen.json"

@@ -9,15 +9,10 @@ Leaves to others: what shall be written (publish/repository.py).
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
-
-from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
-from tuf.api.serialization import DeserializationError
 
 from syncagent.core.errors import KeyTaken, Refused, SyncagentError, Transient
 from syncagent.core.model import Digest, ObjectFacts
@@ -26,17 +21,9 @@ from syncagent.edges.clock import Stop
 from syncagent.edges.files import Content, digest_of
 from syncagent.edges.orders import ObjectStore, PutRequest
 from syncagent.edges.payload import Body
-from syncagent.publish.repository import (
-    AnyMetadata,
-    Repository,
-    Write,
-    file_name,
-    parse_file_name,
-    verified,
-)
+from syncagent.publish.reading import MAX_METADATA_BYTES, Held, Reader, Seen
+from syncagent.publish.repository import Write
 
-#: Far more than any repository needs; a bucket may answer with anything.
-MAX_METADATA_BYTES = 8 * 1024 * 1024
 ATTEMPTS = 4
 #: Expiries are in days; a clock that is off by more than a slow network explains is a wrong one.
 MAX_SKEW_S = 300.0
@@ -82,28 +69,6 @@ class Copy:
 
 
 Image = Upload | Copy
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What this machine has seen of the repository: older than that is an attack."""
-
-    versions: Mapping[str, int] = field(default_factory=dict)
-    timestamp_sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The repository as it was read, and what proves that it is still that one."""
-
-    repository: Repository
-    etag: str
-    timestamp: bytes
-
-    @property
-    def seen(self) -> Seen:
-        versions = {role: metadata.signed.version for role, metadata in self.repository.metadata()}
-        return Seen(versions, hashlib.sha256(self.timestamp).hexdigest())
 
 
 class Shelf:
@@ -189,73 +154,8 @@ class Shelf:
         if facts is None:
             raise Overtaken
         data = self.read(self.metadata_key("timestamp.json"))
-        roots = list(self._roots(anchor, names))
-        seen = seen or Seen()
-        # With the key of a role lost, root goes first. What came before it is believed only as it was when we saw it.
-        is_known = hashlib.sha256(data).hexdigest() == seen.timestamp_sha256
-        believed = roots[-2:] if is_known else roots[-1:]
-        held = Held(self._read_below(roots[-1], believed, data, taken_of(names)), facts.etag, data)
-        shown = held.seen.versions
-        for role, version in seen.versions.items():
-            if shown.get(role, version) < version:
-                raise Refused(
-                    f"the bucket shows {role} {shown[role]}, and this machine has seen {version}:"
-                    " somebody put back older metadata"
-                )
-        return held
-
-    def _roots(self, anchor: bytes, names: set[str]) -> Iterator[Metadata[Root]]:
-        """The trusted root and those that follow it."""
-        root = parsed(anchor, Root, "the trusted root")
-        verified(root.signed, "root", root)
-        yield root
-        while (name := file_name("root", root.signed.version + 1)) in names:
-            following = parsed(self.read(self.metadata_key(name)), Root, name)
-            if following.signed.version != root.signed.version + 1:
-                raise Refused(f"{name} says that it is version {following.signed.version}")
-            verified(root.signed, "root", following)
-            verified(following.signed, "root", following)
-            root = following
-            yield root
-
-    def _read_below(
-        self, root: Metadata[Root], believed: Sequence[Metadata[Root]], data: bytes, taken: Mapping[str, int]
-    ) -> Repository:
-        orphans = set()
-
-        def check(role: str, metadata: AnyMetadata) -> None:
-            try:
-                verified(root.signed, role, metadata)
-            except Refused:
-                if len(believed) < 2:
-                    raise
-                verified(believed[0].signed, role, metadata)
-                orphans.add(role)
-
-        timestamp: Metadata[Timestamp] = parsed(data, Timestamp, "timestamp.json")
-        check("timestamp", timestamp)
-        snapshot: Metadata[Snapshot] = self._fetch("snapshot", timestamp.signed.snapshot_meta, Snapshot)
-        check("snapshot", snapshot)
-        targets: Metadata[Targets] = self._fetch("targets", _listed(snapshot, "targets"), Targets)
-        check("targets", targets)
-        channels: dict[str, Metadata[Targets]] = {}
-        delegations = targets.signed.delegations
-        for name in (delegations.roles or {}) if delegations else {}:
-            channels[name] = self._fetch(name, _listed(snapshot, name), Targets)
-            verified(targets.signed, name, channels[name])
-        return Repository(root, timestamp, snapshot, targets, channels, taken, frozenset(orphans))
-
-    def _fetch(self, role: str, meta: MetaFile, kind: type[Any]) -> AnyMetadata:
-        name = file_name(role, meta.version)
-        data = self.read(self.metadata_key(name), limit_bytes=meta.length or MAX_METADATA_BYTES)
-        try:
-            meta.verify_length_and_hashes(data)
-        except RepositoryError as error:
-            raise Refused(f"{name} is not the file that was signed: {error}") from error
-        metadata = parsed(data, kind, name)
-        if metadata.signed.version != meta.version:
-            raise Refused(f"{name} says that it is version {metadata.signed.version}")
-        return metadata
+        reader = Reader(lambda name, limit: self.read(self.metadata_key(name), limit_bytes=limit), names)
+        return Held(reader.repository(anchor, data, seen or Seen()), facts.etag, data)
 
     def is_image(self, name: str, *, sha256: bytes, size_bytes: int, md5: bytes | None = None) -> bool:
         """Whether the bucket holds these bytes under this name; read where its ETag does not tell."""
@@ -411,43 +311,3 @@ class _FileBody:
 
     def rewind(self) -> None:
         self._file.seek(0)
-
-
-def parsed(data: bytes, kind: type[Any], name: str) -> AnyMetadata:
-    """Metadata of one kind. Raises: Refused."""
-    try:
-        metadata: AnyMetadata = Metadata.from_bytes(data)
-    except (DeserializationError, RecursionError) as error:
-        raise Refused(f"{name} is no metadata") from error
-    if not isinstance(metadata.signed, kind):
-        raise Refused(f"{name} is metadata of type {metadata.signed.type}")
-    return metadata
-
-
-def _listed(snapshot: Metadata[Snapshot], role: str) -> MetaFile:
-    meta = snapshot.signed.meta.get(f"{role}.json")
-    if meta is None:
-        raise Refused(f"the snapshot does not list {role}")
-    return meta
-
-
-def taken_of(names: Iterable[str]) -> dict[str, int]:
-    """The highest version of each role that has an object."""
-    taken: dict[str, int] = {}
-    for role, version in filter(None, map(parse_file_name, names)):
-        taken[role] = max(taken.get(role, 0), version)
-    return taken
-
-
-def seen_to_json(seen: Seen) -> bytes:
-    return (json.dumps({"versions": dict(seen.versions), "timestamp": seen.timestamp_sha256}, indent=2) + "\n").encode()
-
-
-def seen_from_json(data: bytes) -> Seen:
-    """Raises: Refused."""
-    try:
-        document = json.loads(data)
-        versions = {str(role): int(version) for role, version in document["versions"].items()}
-        return Seen(versions, str(document["timestamp"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused("it does not say what was seen") from error

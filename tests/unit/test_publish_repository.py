@@ -13,17 +13,9 @@ from tuf.api.exceptions import ExpiredMetadataError, RepositoryError
 from tuf.api.metadata import Key, Metadata
 
 from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble
+from syncagent.publish.changes import add_channel, remove_channel, renew, rotate, withdraw
 from syncagent.publish.publisher import Publisher
-from syncagent.publish.repository import (
-    add_channel,
-    file_name,
-    left_fraction,
-    parse_file_name,
-    remove_channel,
-    renew,
-    rotate,
-    withdraw,
-)
+from syncagent.publish.repository import file_name, left_fraction, parse_file_name
 from syncagent.publish.shelf import Overtaken
 from tests.fakes import Script
 from tests.publishing import COMPONENT, PATH, ROLES, Device, MemoryBucket, Office

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from syncagent.publish.repository import withdraw
+from syncagent.publish.changes import withdraw
 from syncagent.publish.tidying import superfluous
 from tests.publishing import COMPONENT, PATH, Device, Office
 

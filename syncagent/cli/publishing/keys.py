@@ -13,20 +13,12 @@ from syncagent.cli.publishing.desk import Desk, at_desk, commit, dry_option, exp
 from syncagent.core.errors import Refused
 from syncagent.core.settings import Carrier
 from syncagent.edges.files import words, write_whole
+from syncagent.publish.changes import add_channel, remove_channel, rotate
+from syncagent.publish.changes import renew as renewed
 from syncagent.publish.keys import KeyRing, check_name, write_new
 from syncagent.publish.publisher import ROOT_FILE
-from syncagent.publish.repository import (
-    TOP_ROLES,
-    Draft,
-    Repository,
-    add_channel,
-    check_channel,
-    left_fraction,
-    remove_channel,
-    rotate,
-)
-from syncagent.publish.repository import renew as renewed
-from syncagent.publish.shelf import MAX_METADATA_BYTES, parsed
+from syncagent.publish.reading import MAX_METADATA_BYTES, parsed
+from syncagent.publish.repository import TOP_ROLES, Draft, Repository, check_channel, left_fraction
 
 
 class Percent(click.ParamType):  # type: ignore[type-arg, unused-ignore]

@@ -16,9 +16,10 @@ from syncagent.cli.publishing.desk import Desk, at_desk, commit
 from syncagent.core.manifest import time_text
 from syncagent.publish.audit import audit
 from syncagent.publish.audit import fleet as devices_of
+from syncagent.publish.changes import renew
 from syncagent.publish.publisher import Publisher
 from syncagent.publish.releases import find, image_of, manifest_of
-from syncagent.publish.repository import Repository, left_fraction, renew
+from syncagent.publish.repository import Repository, left_fraction
 from syncagent.publish.tidying import superfluous
 
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")

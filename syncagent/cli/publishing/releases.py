@@ -14,10 +14,10 @@ from syncagent.cli.publishing.desk import Desk, at_desk, commit, dry_option, exp
 from syncagent.core.errors import Refused
 from syncagent.core.manifest import Manifest, Rollout, image_name
 from syncagent.core.settings import Carrier
+from syncagent.publish.changes import offer
+from syncagent.publish.changes import withdraw as withdrawn
 from syncagent.publish.publisher import LocalImage, Publisher
 from syncagent.publish.releases import find, image_of, manifest_of, release, security_version, wave, with_rollout
-from syncagent.publish.repository import offer
-from syncagent.publish.repository import withdraw as withdrawn
 from syncagent.publish.shelf import Copy
 
 _component = click.option("--component", metavar="NAME", help="[default: the carrier's firmware.component]")
