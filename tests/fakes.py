@@ -224,6 +224,8 @@ class MemoryStore:
             data = _verified(body, request.digest)
             if request.only_if_absent and request.key in self.objects:
                 raise KeyTaken(f"{request.key} is taken")
+            if request.only_if_match not in (None, getattr(self.objects.get(request.key), "etag", None)):
+                raise KeyTaken(f"{request.key} is another object")
             etag = request.digest.md5.hex()
             self.objects[request.key] = Stored(data, etag, dict(request.metadata), request.content_type)
             return etag

@@ -17,6 +17,8 @@ BELOW = {
     "edges": {"core"},
     "docks": {"core", "edges", "docks"},
     "workers": {"core", "edges", "docks"},
+    # The publisher's side of firmware: the command line's, and no worker's.
+    "publish": {"core", "edges", "publish"},
     # A process of its own, and programs of others in it: nobody else may know it.
     "handlers": {"core", "handlers"},
 }
@@ -142,7 +144,7 @@ def _breaches(
 def _is_below(layer: str, theirs: str) -> bool:
     if layer in BELOW:
         return theirs in BELOW[layer]
-    return theirs == layer or theirs not in ("cli", "demo", "handlers")
+    return theirs == layer or (theirs not in ("cli", "demo", "handlers") and (theirs != "publish" or layer == "demo"))
 
 
 def _is_allowed_in_core(root: str, stem: str) -> bool:
@@ -208,6 +210,10 @@ def test_imports_point_downwards_and_every_library_has_its_door() -> None:
         ("edges/files.py", "from syncagent.handlers import host", "edges must not import handlers"),
         ("app.py", "from syncagent.handlers import host", "app must not import handlers"),
         ("app.py", "from PIL import Image", "only handlers import PIL"),
+        ("workers/upload.py", "from syncagent.publish import keys", "workers must not import publish"),
+        ("edges/files.py", "import tuf.ngclient", "only edges.trust and publish import tuf"),
+        ("app.py", "from syncagent.publish import keys", "app must not import publish"),
+        ("publish/keys.py", "from syncagent.workers import upload", "publish must not import workers"),
         ("handlers/host.py", "from syncagent.edges import files", "handlers must not import edges"),
         ("handlers/host.py", "from syncagent.cli import main", "handlers must not import cli"),
         ("handlers/host.py", "import boto3", "only edges import boto3"),
@@ -250,6 +256,7 @@ def _plant(tmp_path: os.PathLike[str], files: dict[str, str]) -> str:
         "workers/upload.py",
         "workers/prune.py",
         "handlers/host.py",
+        "publish/keys.py",
     ]
     empty += ["cli/main.py", "cli/status.py", "app.py", "supervisor.py", "__init__.py", "edges/__init__.py"]
     top = os.path.join(tmp_path, "syncagent")

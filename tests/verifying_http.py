@@ -203,7 +203,7 @@ class Handler(BaseHTTPRequestHandler):
             announced = True
             if headers["x-amz-checksum-sha256"] != base64.b64encode(sha256.digest()).decode():
                 raise S3Error(400, "BadDigest", "The SHA256 you specified did not match the calculated checksum.")
-        if self.operation in UPLOADS and not announced:
+        if self.operation in UPLOADS and "x-amz-copy-source" not in headers and not announced:
             raise S3Error(400, "InvalidRequest", "Missing required header for this request: Content-MD5")
 
     def _write(self, answer: Answer) -> None:

@@ -6,6 +6,8 @@ import importlib
 
 import click
 
+from syncagent.cli.publishing import PUBLISHER_VERBS
+
 #: verb -> (module, function, one line of help)
 DEVICE_VERBS = {
     "check": ("syncagent.cli.firmware_device", "check", "Look whether there is a release for this device."),
@@ -15,7 +17,7 @@ DEVICE_VERBS = {
     "confirm": ("syncagent.cli.firmware_device", "confirm", "Say that the installed release works."),
     "history": ("syncagent.cli.firmware_device", "history", "List what happened, the newest first."),
 }
-FIRMWARE_VERBS = dict(DEVICE_VERBS)
+FIRMWARE_VERBS = {**DEVICE_VERBS, **PUBLISHER_VERBS}
 
 
 class FirmwareVerbs(click.Group):
@@ -32,10 +34,11 @@ class FirmwareVerbs(click.Group):
         return command
 
     def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl([(name, line) for name, (_, _, line) in FIRMWARE_VERBS.items()])
+        for title, verbs in (("On a device", DEVICE_VERBS), ("For a publisher", PUBLISHER_VERBS)):
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, _, line) in verbs.items()])
 
 
 @click.group(cls=FirmwareVerbs)
 def firmware() -> None:
-    """Firmware: what this device has, and what the bucket offers it."""
+    """Firmware: what this device has and is offered, and what a publisher offers."""

@@ -147,7 +147,7 @@ class S3Store:
             answer = self._put(replace(request, only_if_absent=False), body)
             if 200 <= answer.status < 300:
                 self._learn(lambda known: replace(known, conditional_writes_proved=False))
-        self._sender.check(answer, is_conditional=request.only_if_absent)
+        self._sender.check(answer, is_conditional=request.is_conditional)
         verdict = judge_put(
             request.digest,
             etag=answer.etag,
@@ -251,6 +251,14 @@ class S3Store:
         """The object's bytes; raises while it is read, Refused if there is none."""
         return self._rare().read(_sendable(key))
 
+    def copy(self, source: str, key: str) -> None:
+        """Copy one object within the store, unproved: whoever believes the copy reads it first."""
+        self._addressed(lambda: self._rare().copy(_sendable(source), _sendable(key)))
+
+    def delete(self, key: str) -> None:
+        """Delete one object. Not of `ObjectStore`: nothing that runs by itself may."""
+        self._addressed(lambda: self._rare().delete(_sendable(key)))
+
     def get(self, key: str, *, headers: Mapping[str, str] | None = None) -> Got:
         """One GET with conditions or a range; the bytes come as they are read (edges/getting.py)."""
         from syncagent.edges.getting import get
@@ -272,6 +280,12 @@ class S3Store:
         is_proved = probe_conditional(self._probe_put(key), self._sender.check)
         self._learn(lambda known: replace(known, conditional_writes_proved=is_proved))
         return is_proved
+
+    def probe_if_match(self, key: str) -> bool:
+        """Find out whether `If-Match` is honoured by a PUT, by putting a probe at `key` that must be refused."""
+        from syncagent.edges.probing import probe_if_match
+
+        return probe_if_match(self._probe_put(key), self._sender.check)
 
     def probe_checksum(self, key: str) -> bool:
         """Find out whether x-amz-checksum-sha256 is checked: a wrong one must be refused, a right one taken."""
@@ -313,6 +327,8 @@ class S3Store:
         known = self.profile
         if request.only_if_absent and known.conditional_writes_proved is not False:
             headers["If-None-Match"] = "*"
+        if request.only_if_match is not None:
+            headers["If-Match"] = f'"{request.only_if_match}"'
         if known.checksums_proved:
             headers["x-amz-checksum-sha256"] = checksum_header(request.digest)
         # Sent twice, a conditional write would find its own object and call the key taken.
@@ -322,7 +338,7 @@ class S3Store:
             body,
             request.digest,
             key=request.key,
-            may_repeat=not request.only_if_absent,
+            may_repeat=not request.is_conditional,
         )
 
     def _send_body(
