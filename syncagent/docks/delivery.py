@@ -127,7 +127,7 @@ class Delivery:
         """Put the version under the first key that is free, or find it there."""
         row = self._row
         # A key that somebody asked for was checked when it was asked for.
-        base = check_key(row.cloud_path) if row.cloud_path is not None else self._naming().key()
+        base = check_key(row.wanted_key) if row.wanted_key is not None else self._naming().key()
         overwrites = self._carrier.upload.on_rewrite == "overwrite" or is_in_corner(self._carrier, base)
         for is_later_version in (False,) if overwrites else (False, True):
             # Made only when it is needed: a key that just fits has no room for a digest.
@@ -308,7 +308,7 @@ class Delivery:
             metadata["syncagent-captured-at"] = captured_at
         if self._row.is_unsettled:
             metadata[UNSETTLED] = "true"
-        content = content_of(self._row.message)
+        content = content_of(self._row.wording)
         # Named by what it belongs to, so that a repeated request writes the same object again.
         name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()
         sidecar = corner_key(self._carrier, f"sidecars/{name}.json")

@@ -37,7 +37,7 @@ def content_of(message: str | None) -> Mapping[str, Any]:
 
 def naming_of(row: Row, address: SendAddress, places: Places, fields: MessageFields) -> Naming:
     """What the key of a version is made of when nobody named one."""
-    carrier, content = address.carrier, content_of(row.message)
+    carrier, content = address.carrier, content_of(row.wording)
     path, place = carrier.path, places.relative_of(row.path)
     if place is None or (path and not place.startswith(path + "/")):
         # From elsewhere: under the name that the message gives it.

@@ -146,8 +146,8 @@ class Handling:
         body = None if main.body is None else f"{row.id}/{main.body}"
         self._journal.handled(
             row,
-            message=message.text,
-            cloud_path=message.cloud_path,
+            said=message.text,
+            said_key=message.cloud_path,
             body=body,
             body_bytes=None if body is None else self._facts_of(body).size_bytes,
             further=[self._further(row, address, other) for other in others],

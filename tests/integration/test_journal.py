@@ -18,13 +18,14 @@ import pytest
 
 from syncagent.core.errors import FileChanged, JournalBroken
 from syncagent.core.model import TRANSITIONS, Digest, Facts, ObjectFacts, Part, State
-from syncagent.edges.journal import Arrival, Journal, Row, Tally, schema
+from syncagent.edges.journal import Arrival, Ask, Journal, Row, Tally, schema
 from syncagent.edges.journal.base import MAX_MOVED
 from tests.fakes import FakeClock
 from tests.servers import program
 
 STORES = {"a": "s3 one", "b": "s3 one", "c": "s3 two"}
 SETTLED = dict.fromkeys(State, 0)
+PATH = "generated_data/x.jpg"
 
 
 def facts(number: int = 1, *, size: int = 10) -> Facts:
@@ -1225,3 +1226,49 @@ def test_a_kill_in_the_middle_of_a_transaction_leaves_the_rows_as_they_were(tmp_
     assert journal.row(row.id) == row
     assert journal.tally() == recounted(journal)
     confirm(journal, row)
+
+
+# -- messages and handlers --------------------------------------------------------------------------------------------
+
+
+def message(number: int = 1) -> str:
+    return f'{{"msg_content":{{"id":{number}}},"msg_type":"image_info"}}'
+
+
+def expect(journal: Journal, *numbers: int, cloud_path: str | None = None) -> list[Row]:
+    """Messages that ask for a file which is not there yet."""
+    asks = [(b"%d" % number, "image_info", [Ask("a", PATH, cloud_path, message(number))]) for number in numbers]
+    assert journal.take(asks) == len(numbers)
+    return journal.listing()[-len(numbers) :]
+
+
+def test_what_a_handler_says_stands_beside_what_was_asked_for(journal: Journal) -> None:
+    expect(journal, 1, cloud_path="asked/x.jpg")
+    journal.record([Arrival("a", PATH, facts(1), is_wanted=False)])
+    row = journal.listing()[-1]
+    journal.handled(row, said=message(2), said_key="said/x.jpg", body="1/made", body_bytes=3)
+    row = journal.row(row.id)
+    assert (row.message, row.cloud_path) == (message(1), "asked/x.jpg")
+    assert (row.wording, row.wanted_key, row.body) == (message(2), "said/x.jpg", "1/made")
+    journal.unhandle(row)
+    row = journal.row(row.id)
+    assert (row.wording, row.wanted_key, row.body) == (message(1), "asked/x.jpg", None)
+
+
+def test_the_next_version_begins_with_what_was_asked_for(journal: Journal) -> None:
+    expect(journal, 1, cloud_path="asked/x.jpg")
+    journal.record([Arrival("a", PATH, facts(1), is_wanted=False)])
+    journal.handled(journal.listing()[-1], said=message(2), said_key="said/x.jpg", body=None)
+    journal.record([Arrival("a", PATH, facts(2), is_wanted=False)])
+    row = journal.listing()[-1]
+    assert (row.state, row.wording, row.wanted_key) == (State.READY, message(1), "asked/x.jpg")
+    assert states(journal) == [State.SUPERSEDED, State.READY]
+
+
+def test_a_file_that_changed_after_its_handler_saw_it_is_shown_again_as_it_was_asked_for(journal: Journal) -> None:
+    row = add(journal, PATH, 1)
+    journal.handled(row, said=message(2), said_key="said/x.jpg", body=None)
+    journal.finish(row, State.SETTLING)
+    journal.record([Arrival("a", PATH, facts(2))])
+    (row,) = journal.listing()
+    assert (row.state, row.is_handled, row.wording, row.wanted_key) == (State.READY, False, None, None)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from syncagent.core.model import Facts, State
 
 from .base import JournalBase
-from .rows import DROPPED, FOR_FILE, LIVE, Arrival, Known, is_expected, split_path
+from .rows import DROPPED, FOR_FILE, LIVE, UNHANDLED, Arrival, Known, is_expected, split_path
 
 
 class Arrivals(JournalBase):
@@ -106,8 +106,7 @@ class Arrivals(JournalBase):
                 # Asked for, or found changed while it was sent: these are the facts it finished with.
                 connection.execute(
                     "UPDATE version SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, unsettled = ?,"
-                    " sha256 = NULL, md5 = NULL, handled = 0, body = NULL,"
-                    " body_size = NULL WHERE id = ?",
+                    f" sha256 = NULL, md5 = NULL, {UNHANDLED} WHERE id = ?",
                     (*_columns(facts), arrival.is_unsettled, row_id),
                 )
                 self._count(arrival.address, state, reason, files=0, size=facts.size_bytes - size)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from syncagent.core.model import Facts, State
 
 from .base import JournalBase
-from .rows import DROPPED, FOR_FILE, NEVER, ROWS, Ask, Row, is_expected, split_path
+from .rows import DROPPED, FOR_FILE, NEVER, ROWS, UNHANDLED, Ask, Row, is_expected, split_path
 
 
 class Messages(JournalBase):
@@ -95,21 +95,24 @@ class Messages(JournalBase):
         self,
         row: Row,
         *,
-        message: str | None,
-        cloud_path: str | None,
+        said: str,
+        said_key: str | None,
         body: str | None,
         body_bytes: int | None = None,
         further: Sequence[tuple[Ask, Facts]] = (),
     ) -> None:
-        """What a handler made of a version: what it says of it, its bytes (None: its own), further objects; durable."""
+        """What a handler made of a version: what it says of it, its bytes (None: its own), further objects; durable.
+
+        What was asked for stays as it is: the next version, and a second call, begin with that.
+        """
 
         def apply(connection: sqlite3.Connection) -> None:
             if self._state(connection, row.id) is not State.READY:
                 return  # overtaken: its next version will be handled
             self._moving.append(row.id)  # it changed, though it stays READY
             connection.execute(
-                "UPDATE version SET handled = 1, message = ?, cloud_path = ?, body = ?, body_size = ? WHERE id = ?",
-                (message, cloud_path, body, body_bytes, row.id),
+                "UPDATE version SET handled = 1, said = ?, said_key = ?, body = ?, body_size = ? WHERE id = ?",
+                (said, said_key, body, body_bytes, row.id),
             )
             for ask, facts in further:
                 head, name = split_path(ask.path)
@@ -142,7 +145,7 @@ class Messages(JournalBase):
 
         def apply(connection: sqlite3.Connection) -> None:
             self._moving.append(row.id)
-            connection.execute("UPDATE version SET handled = 0, body = NULL, body_size = NULL WHERE id = ?", (row.id,))
+            connection.execute(f"UPDATE version SET {UNHANDLED} WHERE id = ?", (row.id,))
 
         self._write(apply)
 

@@ -1,0 +1,128 @@
+"""Versions on their way through a handler: whatever becomes of one, those behind it go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncagent.core.board import Board
+from syncagent.core.model import State
+from syncagent.core.places import Places
+from syncagent.core.settings import Carrier, HandlerSettings, SendAddress
+from syncagent.edges.files import facts_of
+from syncagent.edges.handling import HandlerHost, Product
+from syncagent.edges.journal import Arrival, Journal, Row
+from syncagent.workers.handling import Handling
+from tests.fakes import FakeClock, FakeStop
+
+Act = Callable[[dict[str, Any], str, str], list[Product]]
+
+
+def same(content: dict[str, Any], _path: str, _scratch: str) -> list[Product]:
+    return [Product(content, None)]
+
+
+class Host(HandlerHost):
+    """Calls what the test says, in this process."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere")
+        self.act: Act = same
+        self.seen: list[str] = []
+
+    def call(
+        self, source: str, function: str, content: Mapping[str, object], path: str, *, scratch: str, **more: Any
+    ) -> list[Product]:
+        self.seen.append(os.path.basename(path))
+        os.makedirs(scratch, exist_ok=True)
+        return self.act(dict(content), path, scratch)
+
+
+class World:
+    """A watched directory, a journal, and the worker for its one address."""
+
+    def __init__(self, base: Path, clock: FakeClock) -> None:
+        self.clock, self.stop = clock, FakeStop(clock)
+        self.root = base / "generated_data"
+        self.handled_dir = base / "state" / "handled"
+        (self.root / "camera").mkdir(parents=True)
+        (base / "state").mkdir()
+        self.journal = Journal(str(base / "state"), clock)
+        self.journal.set_stores({"a": "s"})
+        self.journal.set_ways(timed=[], handlers=["a"])
+        self.board = Board(clock.monotonic)
+        self.host = Host()
+        carrier = Carrier(name="c", bucket_name="b", path="camera", system_id="pi")
+        address = SendAddress(
+            name="a",
+            configured_name="a",
+            message_type="image_info",
+            carrier=carrier,
+            duration="on_change",
+            handler=HandlerSettings(name="h", source="own"),
+            handler_function="act",
+        )
+        self.worker = Handling(
+            addresses=[address],
+            fields={},
+            host=self.host,
+            handled_dir=str(self.handled_dir),
+            journal=self.journal,
+            places=Places(str(base), str(self.root), (str(self.handled_dir),)),
+            clock=clock,
+            board=self.board,
+            on_ready=lambda: None,
+            on_look_again=self.look_again,
+        )
+
+    def write(self, name: str, content: bytes = b"content") -> Row:
+        (self.root / "camera" / name).write_bytes(content)
+        self.look_again(f"generated_data/camera/{name}")
+        return self.journal.listing()[-1]
+
+    def look_again(self, path: str) -> None:
+        """What the intake does once the file is finished."""
+        absolute = self.root / path.removeprefix("generated_data/")
+        if absolute.exists():
+            self.journal.record([Arrival("a", path, facts_of(os.stat(absolute)))])
+
+    def run(self) -> None:
+        """Passes until there is nothing to show."""
+        for _ in range(100):
+            if self.worker.pass_once(self.stop) > 0:
+                return
+        raise AssertionError("the worker does not come to rest")
+
+    def rows(self) -> dict[str, Row]:
+        return {row.path.rpartition("/")[2]: row for row in self.journal.listing()}
+
+
+@pytest.fixture
+def world(tmp_path: Path, clock: FakeClock) -> Iterator[World]:
+    world = World(tmp_path, clock)
+    yield world
+    world.journal.close()
+
+
+def test_a_second_call_sees_what_was_asked_for_and_not_what_the_first_one_said(world: World) -> None:
+    titles: list[object] = []
+
+    def entitle(content: dict[str, Any], _path: str, _scratch: str) -> list[Product]:
+        titles.append(content.get("title"))
+        return [Product({**content, "title": "made", "cloud_path": "made/a"}, None)]
+
+    world.host.act = entitle
+    row = world.write("a.jpg", b"one")
+    world.run()
+    world.journal.unhandle(row)
+    world.run()
+    world.write("a.jpg", b"second")
+    world.run()
+    assert titles == [None, None, None]
+    newest = world.rows()["a.jpg"]
+    assert (newest.cloud_path, newest.wanted_key) == (None, "made/a")
+    assert [row.state for row in world.journal.listing()] == [State.SUPERSEDED, State.READY]
