@@ -11,11 +11,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from syncagent.core.board import Board
-from syncagent.core.errors import FileChanged, FileVanished, Refused, Transient
+from syncagent.core.errors import FileChanged, FileVanished, Refused, SyncagentError, Transient
 from syncagent.core.keys import check_key
 from syncagent.core.messages import message_of, own_content
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
+from syncagent.core.retry import backoff_s
 from syncagent.core.settings import MessageFields, SendAddress
 from syncagent.docks.naming import content_of, key_beside
 from syncagent.edges import files
@@ -76,13 +77,27 @@ class Handling:
         rows = self._journal.unhandled(limit=1)
         if not rows:
             return IDLE_S if not os.path.isdir(self._handled_dir) else TIDY_S
-        self._show(rows[0], stop)
+        try:
+            self._show(rows[0], stop)
+        except SyncagentError:
+            raise
+        except Exception as error:
+            self._put_off(rows[0], error)
         self._on_ready()
         return 0.0
 
     def close(self) -> None:
         """End the handlers' process."""
         self._host.close()
+
+    def _put_off(self, row: Row, error: Exception) -> None:
+        """A bug met this version: it waits, so that those behind it go on."""
+        upload = self._addresses[row.address].carrier.upload
+        logger.exception("a bug met this file path=%s", row.path)
+        reason = f"handler: {type(error).__name__}: {error}"
+        wait_s = backoff_s(row.attempts + 1, least_s=upload.retry_min_s, most_s=upload.retry_max_s)
+        self._journal.defer(row, reason=reason, wait_s=wait_s)
+        self._board.complain(row.path, "handler", reason, "please report this bug; the log has the details")
 
     def _show(self, row: Row, stop: Stop) -> None:
         address = self._addresses[row.address]
@@ -160,6 +175,8 @@ class Handling:
         body = f"{row.id}/{product.body}"
         key = message.cloud_path
         if key is None:
+            if message.content.get("file_name") is None:
+                raise Refused("every further object needs a file_name")
             fields = self._fields.get(address.message_type, MessageFields())
             key = check_key(key_beside(row, address, self._places, fields, name=message.file_name))
         return Ask(row.address, f"{self._handled_dir}/{body}", key, message.text), self._facts_of(body)

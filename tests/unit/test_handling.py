@@ -126,3 +126,42 @@ def test_a_second_call_sees_what_was_asked_for_and_not_what_the_first_one_said(w
     newest = world.rows()["a.jpg"]
     assert (newest.cloud_path, newest.wanted_key) == (None, "made/a")
     assert [row.state for row in world.journal.listing()] == [State.SUPERSEDED, State.READY]
+
+
+def test_a_bug_that_one_version_meets_puts_it_off_and_those_behind_it_go_on(world: World) -> None:
+    def act(content: dict[str, Any], path: str, scratch: str) -> list[Product]:
+        if path.endswith("bad.jpg"):
+            raise AttributeError("unforeseen")
+        return same(content, path, scratch)
+
+    world.host.act = act
+    for name in ("bad.jpg", "a.jpg", "b.jpg"):
+        world.write(name)
+    world.run()
+    rows = world.rows()
+    assert rows["a.jpg"].is_handled and rows["b.jpg"].is_handled
+    assert (rows["bad.jpg"].state, rows["bad.jpg"].reason) == (State.WAITING, "handler: AttributeError: unforeseen")
+    assert [complaint.what for complaint in world.board.complaints()] == ["handler"]
+
+
+def test_what_is_made_may_have_a_name_that_is_not_utf8(world: World) -> None:
+    def act(content: dict[str, Any], path: str, scratch: str) -> list[Product]:
+        Path(scratch, os.path.basename(path)).write_bytes(b"made")
+        return [Product(content, os.path.basename(path))]
+
+    world.host.act = act
+    row = world.write("caf\udce9.jpg")
+    world.run()
+    assert world.journal.row(row.id).body == f"{row.id}/caf\udce9.jpg"
+
+
+def test_a_further_object_without_a_name_parks_the_version(world: World) -> None:
+    def act(content: dict[str, Any], _path: str, scratch: str) -> list[Product]:
+        Path(scratch, "small").write_bytes(b"small")
+        return [Product(content, None), Product({}, "small")]
+
+    world.host.act = act
+    row = world.write("a.jpg")
+    world.run()
+    row = world.journal.row(row.id)
+    assert (row.state, row.reason) == (State.PARKED, "handler: every further object needs a file_name")

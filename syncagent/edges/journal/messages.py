@@ -112,7 +112,7 @@ class Messages(JournalBase):
             self._moving.append(row.id)  # it changed, though it stays READY
             connection.execute(
                 "UPDATE version SET handled = 1, said = ?, said_key = ?, body = ?, body_size = ? WHERE id = ?",
-                (said, said_key, body, body_bytes, row.id),
+                (said, said_key, None if body is None else os.fsencode(body), body_bytes, row.id),
             )
             for ask, facts in further:
                 head, name = split_path(ask.path)

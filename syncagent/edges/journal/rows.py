@@ -157,7 +157,7 @@ def row_of(values: tuple[Any, ...]) -> Row:
         position=position,
         confirmed_at=confirmed_at,
         is_handled=bool(handled),
-        body=body,
+        body=os.fsdecode(body) if body is not None else None,
         said=said,
         said_key=said_key,
     )
