@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from syncagent.core.keys import Naming
+from syncagent.core.keys import Naming, check_key, escape
 from syncagent.core.messages import time_in
 from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, MessageFields, SendAddress
@@ -56,8 +55,10 @@ def naming_of(row: Row, address: SendAddress, places: Places, fields: MessageFie
     )
 
 
-def key_beside(row: Row, address: SendAddress, places: Places, fields: MessageFields, *, name: str) -> str:
-    """The key that a file of that name beside a version would have. Raises: KeyTooLong, Refused."""
-    naming = naming_of(row, address, places, fields)
-    head = naming.relative_path.rpartition("/")[0]
-    return replace(naming, relative_path=f"{head}/{name}" if head else name).key()
+def key_beside(key: str, file_name: str) -> str:
+    """The key of a further object beside the one that has this key: whatever its name says of directories.
+
+    Raises: KeyTooLong, Refused.
+    """
+    head, slash, _ = key.rpartition("/")
+    return check_key(f"{head}{slash}{escape(file_name.rpartition('/')[2])}")

@@ -9,16 +9,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from syncagent.core.board import Board
 from syncagent.core.errors import FileChanged, FileVanished, Refused, SyncagentError, Transient
-from syncagent.core.keys import check_key
 from syncagent.core.messages import message_of, own_content
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
 from syncagent.core.retry import backoff_s
 from syncagent.core.settings import MessageFields, SendAddress
-from syncagent.docks.naming import content_of, key_beside
+from syncagent.docks.naming import content_of, key_beside, naming_of
 from syncagent.edges import files
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.handling import HandlerHost, Product
@@ -159,16 +159,20 @@ class Handling:
         main, *others = products
         message = message_of({"msg_content": main.content}, address.message_type)
         body = None if main.body is None else f"{row.id}/{main.body}"
+        key = message.cloud_path
+        if key is None and others:
+            fields = self._fields.get(address.message_type, MessageFields())
+            key = naming_of(replace(row, said=message.text, is_handled=True), address, self._places, fields).key()
         self._journal.handled(
             row,
             said=message.text,
             said_key=message.cloud_path,
             body=body,
             body_bytes=None if body is None else self._facts_of(body).size_bytes,
-            further=[self._further(row, address, other) for other in others],
+            further=[self._further(row, address, other, beside=key or "") for other in others],
         )
 
-    def _further(self, row: Row, address: SendAddress, product: Product) -> tuple[Ask, Facts]:
+    def _further(self, row: Row, address: SendAddress, product: Product, *, beside: str) -> tuple[Ask, Facts]:
         message = message_of({"msg_content": product.content}, address.message_type)
         if product.body is None:
             raise Refused("every further object needs a file of its own")
@@ -177,8 +181,7 @@ class Handling:
         if key is None:
             if message.content.get("file_name") is None:
                 raise Refused("every further object needs a file_name")
-            fields = self._fields.get(address.message_type, MessageFields())
-            key = check_key(key_beside(row, address, self._places, fields, name=message.file_name))
+            key = key_beside(beside, message.file_name)
         return Ask(row.address, f"{self._handled_dir}/{body}", key, message.text), self._facts_of(body)
 
     def _facts_of(self, body: str) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, HandlerSettings, SendAddress
 from syncagent.edges.files import facts_of
 from syncagent.edges.handling import HandlerHost, Product
-from syncagent.edges.journal import Arrival, Journal, Row
+from syncagent.edges.journal import Arrival, Ask, Journal, Row
 from syncagent.workers.handling import Handling
 from tests.fakes import FakeClock, FakeStop
 
@@ -165,3 +166,23 @@ def test_a_further_object_without_a_name_parks_the_version(world: World) -> None
     world.run()
     row = world.journal.row(row.id)
     assert (row.state, row.reason) == (State.PARKED, "handler: every further object needs a file_name")
+
+
+@pytest.mark.parametrize("named", ["a.jpg", "day/a.jpg", "generated_data/camera/day/a.jpg", "{root}/camera/day/a.jpg"])
+@pytest.mark.parametrize("key", [None, "asked/for/a.jpg"])
+def test_a_further_object_lies_beside_the_first_whatever_the_message_calls_that(
+    world: World, named: str, key: str | None
+) -> None:
+    def act(content: dict[str, Any], _path: str, scratch: str) -> list[Product]:
+        Path(scratch, "small").write_bytes(b"small")
+        stem = os.path.splitext(content["file_name"])[0]
+        return [Product(content, None), Product({"file_name": f"{stem}.thumb%41.jpg"}, "small")]
+
+    world.host.act = act
+    (world.root / "camera" / "day").mkdir()
+    asking = json.dumps({"msg_content": {"file_name": named.format(root=world.root)}})
+    world.journal.take([(b"1", "image_info", [Ask("a", "generated_data/camera/day/a.jpg", key, asking)])])
+    world.write("day/a.jpg")
+    world.run()
+    keys = {row.cloud_path for row in world.journal.listing() if row.path.endswith("/small")}
+    assert ("asked/for" if key else "camera/day") + "/a.thumb%2541.jpg" in keys
