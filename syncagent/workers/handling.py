@@ -28,10 +28,14 @@ logger = logging.getLogger(__name__)
 
 #: Versions that are kept as their handlers made them, before they are sent.
 AHEAD = 32
+#: Of one file that its handler changes, so many rows are parked at once.
+MOST_PARKED = 1_000
 IDLE_S = 30.0
 #: A disk that is away, or a file that cannot be read, is tried again this often.
 AWAY_S = 10.0
 TIDY_S = 5.0
+#: So many changes of a file in a row, each while its handler ran, are the handler's own.
+MOST_CHANGES = 3
 _REMEDY = "mend the handler or the file, then: syncagent retry PATH"
 
 
@@ -65,6 +69,7 @@ class Handling:
         self._on_ready = on_ready
         self._on_look_again = on_look_again
         self._next_tidy = clock.monotonic()
+        self._changes: dict[tuple[str, str], int] = {}  # address, path -> in a row, while its handler ran
 
     def pass_once(self, stop: Stop) -> float:
         """Show one version to its handler; seconds until the next."""
@@ -102,15 +107,19 @@ class Handling:
     def _show(self, row: Row, stop: Stop) -> None:
         address = self._addresses[row.address]
         located = self._places.locate(row.path)
+        if self._changes.get((row.address, row.path), 0) >= MOST_CHANGES:
+            self._park_changing(row)
+            return
+        was_shown = False
         try:
             if located is None:
                 raise FileVanished("lies under no root that is allowed any more")
             with files.PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as pinned:
                 products = self._call(row, address, os.path.join(*located), stop)
+                was_shown = True
                 pinned.check()
         except FileChanged:
-            self._journal.finish(row, State.SETTLING)
-            self._on_look_again(row.path)
+            self._changed(row, located, was_shown=was_shown)
             return
         except FileVanished:
             if located is not None and files.device_of(located[0]) is None:
@@ -124,6 +133,7 @@ class Handling:
         except Refused as error:
             self._park(row, str(error))
             return
+        self._changes.pop((row.address, row.path), None)
         if not products:
             logger.info("dropped by its handler path=%s", row.path)
             self._journal.drop(row)
@@ -132,6 +142,28 @@ class Handling:
             self._keep(row, address, products)
         except Refused as error:
             self._park(row, f"handler: {error}")
+
+    def _changed(self, row: Row, located: tuple[str, str] | None, *, was_shown: bool) -> None:
+        """The file is not the recorded version any more; `was_shown`: since its handler was called with it."""
+        name = (row.address, row.path)
+        if was_shown and located is not None and files.look(*located) is None:
+            reason = "handler: the file was removed while the handler ran"
+            logger.warning("gone path=%s reason=%s", row.path, reason)
+            self._journal.finish(row, State.GONE, reason=reason)
+            self._board.complain(row.path, "handler", reason, "let the handler leave its file alone")
+            self._changes.pop(name, None)
+            return
+        if was_shown:
+            self._changes[name] = self._changes.get(name, 0) + 1
+        self._journal.finish(row, State.SETTLING)
+        self._on_look_again(row.path)
+
+    def _park_changing(self, row: Row) -> None:
+        """Park the version as it is now, for every message that asks for it: one more call would make another one."""
+        del self._changes[row.address, row.path]
+        for each in self._journal.unhandled(limit=MOST_PARKED):
+            if (each.address, each.path) == (row.address, row.path):
+                self._park(each, "handler: the file changes while the handler runs")
 
     def _call(self, row: Row, address: SendAddress, absolute: str, stop: Stop) -> list[Product]:
         assert address.handler is not None and address.handler_function is not None

@@ -186,3 +186,55 @@ def test_a_further_object_lies_beside_the_first_whatever_the_message_calls_that(
     world.run()
     keys = {row.cloud_path for row in world.journal.listing() if row.path.endswith("/small")}
     assert ("asked/for" if key else "camera/day") + "/a.thumb%2541.jpg" in keys
+
+
+def test_a_handler_that_changes_its_own_file_is_called_three_times_and_the_file_is_parked(world: World) -> None:
+    def touch(content: dict[str, Any], path: str, scratch: str) -> list[Product]:
+        if path.endswith("a.jpg"):
+            with open(path, "ab") as file:
+                file.write(b"!")
+        return same(content, path, scratch)
+
+    world.host.act = touch
+    ask = Ask("a", "generated_data/camera/a.jpg", "asked/a.jpg", '{"msg_content":{}}')
+    world.journal.take([(b"1", "image_info", [ask])])
+    world.write("a.jpg")
+    world.write("b.jpg")
+    world.run()
+    world.look_again("generated_data/camera/a.jpg")
+    world.run()
+    assert world.host.seen.count("a.jpg") == 3
+    parked = [
+        row for row in world.journal.listing() if row.path.endswith("a.jpg") and row.state is not State.SUPERSEDED
+    ]
+    assert {row.reason for row in parked} == {"handler: the file changes while the handler runs"}
+    assert {row.cloud_path for row in parked} == {None, "asked/a.jpg"}
+    assert world.rows()["b.jpg"].is_handled
+    # A person has the last word.
+    world.host.act = same
+    assert world.journal.retry() == 2
+    world.run()
+    assert all(row.is_handled for row in world.journal.listing() if row.state is State.READY)
+
+
+def test_a_file_that_is_written_before_its_handler_is_called_may_change_as_often_as_it_likes(world: World) -> None:
+    for number in range(5):
+        world.write("a.jpg")
+        (world.root / "camera" / "a.jpg").write_bytes(b"%d" % number)
+        world.worker.pass_once(world.stop)
+    assert world.host.seen == []
+    world.run()
+    assert world.rows()["a.jpg"].is_handled
+
+
+def test_a_handler_that_removes_its_own_file_is_complained_of(world: World) -> None:
+    def delete(content: dict[str, Any], path: str, scratch: str) -> list[Product]:
+        os.unlink(path)
+        return same(content, path, scratch)
+
+    world.host.act = delete
+    row = world.write("a.jpg")
+    world.run()
+    row = world.journal.row(row.id)
+    assert (row.state, row.reason) == (State.GONE, "handler: the file was removed while the handler ran")
+    assert [complaint.reason for complaint in world.board.complaints()] == [row.reason]
