@@ -1272,3 +1272,51 @@ def test_a_file_that_changed_after_its_handler_saw_it_is_shown_again_as_it_was_a
     journal.record([Arrival("a", PATH, facts(2))])
     (row,) = journal.listing()
     assert (row.state, row.is_handled, row.wording, row.wanted_key) == (State.READY, False, None, None)
+
+
+def test_each_message_waits_for_its_file_by_itself_and_goes_when_it_comes(journal: Journal) -> None:
+    expect(journal, 1, 2)
+    expect(journal, 3, cloud_path="k")
+    journal.record([Arrival("a", PATH, facts(1), is_wanted=False)])
+    assert [(row.state, row.message, row.cloud_path) for row in journal.listing()] == [
+        (State.READY, message(1), None),
+        (State.READY, message(2), None),
+        (State.READY, message(3), "k"),
+    ]
+
+
+def test_a_second_message_is_waited_for_as_long_as_the_first_was(journal: Journal, clock: FakeClock) -> None:
+    (first,) = expect(journal, 1)
+    clock.advance(8)
+    (second,) = expect(journal, 2)
+    clock.advance(3)
+    assert [row.id for row in journal.overdue(10, limit=9)] == [first.id]
+    journal.give_up(first, "rejected: no file")
+    assert [row.id for row in journal.expected(limit=9)] == [second.id]
+
+
+def test_a_message_that_was_taken_is_not_acted_on_again(journal: Journal) -> None:
+    expect(journal, 1)
+    assert journal.take([(b"1", "image_info", [Ask("a", PATH, None, message(1))])]) == 0
+    assert len(journal.listing()) == 1
+
+
+def test_every_message_of_an_unsent_version_asks_for_the_next_one(journal: Journal) -> None:
+    expect(journal, 1, 2)
+    for number in (1, 2, 3):
+        journal.record([Arrival("a", PATH, facts(number), is_wanted=False)])
+        journal.record([Arrival("a", PATH, facts(number), is_wanted=False)])
+    owed = [row for row in journal.listing() if row.state is State.READY]
+    assert [(row.message, row.facts) for row in owed] == [(message(1), facts(3)), (message(2), facts(3))]
+    assert states(journal).count(State.SUPERSEDED) == 4
+
+
+def test_a_watched_file_that_a_message_asked_for_too_goes_under_its_key_once_in_each_version(journal: Journal) -> None:
+    expect(journal, 1)
+    for number in (1, 2):
+        journal.record([Arrival("a", PATH, facts(number))])
+        journal.record([Arrival("a", PATH, facts(number))])
+    assert [(row.state, row.message) for row in journal.listing()] == [
+        (State.SUPERSEDED, message(1)),
+        (State.READY, message(1)),
+    ]

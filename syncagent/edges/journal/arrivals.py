@@ -11,6 +11,10 @@ from syncagent.core.model import Facts, State
 from .base import JournalBase
 from .rows import DROPPED, FOR_FILE, LIVE, UNHANDLED, Arrival, Known, is_expected, split_path
 
+#: The key that somebody asked for, and the message that did; neither for a file that an address sends by itself.
+Wish = tuple[str | None, str | None]
+OWN: Wish = (None, None)
+
 
 class Arrivals(JournalBase):
     """The intake's half of the journal."""
@@ -91,17 +95,18 @@ class Arrivals(JournalBase):
             (directory, name, address),
         )
         ready = 0
-        # A key that somebody asked for does not stand for the one that the address gives: each has rows of its own.
-        seen: set[str | None] = set()
-        known: set[str | None] = set()
-        owed: dict[str | None, str | None] = {None: None} if arrival.is_wanted else {}  # key -> message
+        # What was asked for, by key and message, does not stand for another: each has rows of its own.
+        seen: set[Wish] = set()
+        known: set[Wish] = set()
+        owed: set[Wish] = {OWN} if arrival.is_wanted else set()
         due = self._clock.monotonic() if arrival.address in self._timed else 0.0
         for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, message, unsettled in older.fetchall():
             # The finished version follows an unsettled one, although nothing may have been written since.
             follows = bool(unsettled) and not arrival.is_unsettled
             state, same = State(word), Facts(size, mtime_ns, ctime_ns, inode) == facts and not follows
-            is_newest = cloud_path not in seen
-            seen.add(cloud_path)
+            wish = (cloud_path, message)
+            is_newest = wish not in seen
+            seen.add(wish)
             if is_expected(state, reason):
                 # Asked for, or found changed while it was sent: these are the facts it finished with.
                 connection.execute(
@@ -112,10 +117,10 @@ class Arrivals(JournalBase):
                 self._count(arrival.address, state, reason, files=0, size=facts.size_bytes - size)
                 # What a person asks for goes now; what a message asks for goes when its address sends.
                 self._move(connection, row_id, State.READY, due=due if message is not None else 0.0)
-                known.add(cloud_path)
+                known.add(wish)
                 ready += 1
             elif same and is_newest:
-                known.add(cloud_path)
+                known.add(wish)
                 if state in (State.SUPERSEDED, State.GONE) and reason != DROPPED:
                     self._move(connection, row_id, State.READY, attempts=0, due=due)
                     ready += 1
@@ -123,18 +128,20 @@ class Arrivals(JournalBase):
                     self._move(connection, row_id, State.CONFIRMED)
             elif not same and state in (State.READY, State.WAITING, State.PARKED):
                 self._move(connection, row_id, State.SUPERSEDED)
-                owed[cloud_path] = message
+                owed.add(wish)
             elif not same and state is State.CONFIRMED:
                 self._move(connection, row_id, State.REMOVED)  # its bytes are not on the disk any more
             if follows and state in (State.SENDING, State.CONFIRMED):
-                owed[cloud_path] = message
-        for cloud_path in sorted(owed.keys() - known, key=lambda path: path or ""):
+                owed.add(wish)
+        if any(cloud_path is None for cloud_path, _ in (known | owed) - {OWN}):
+            owed.discard(OWN)  # a message asks for the very key that the file would go to by itself
+        for cloud_path, message in sorted(owed - known, key=lambda wish: (wish[0] or "", wish[1] or "")):
             connection.execute(
                 "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, due, recorded,"
                 " unsettled, cloud_path, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(address, directory, name, *_columns(facts)),
-                    *(State.READY, due, self.time(), arrival.is_unsettled, cloud_path, owed[cloud_path]),
+                    *(State.READY, due, self.time(), arrival.is_unsettled, cloud_path, message),
                 ),
             )
             self._count(arrival.address, State.READY, "", files=1, size=facts.size_bytes)

@@ -36,19 +36,13 @@ class Messages(JournalBase):
         return self._write(apply, durable=True)
 
     def _expect(self, connection: sqlite3.Connection, ask: Ask) -> None:
-        """A row that waits for its file, unless one does already.
+        """A row of its own that waits for the file, whatever else waits for it or is READY.
 
-        A row that is READY does not stand for it: its version may be on its way, and the message may be of the next.
+        Another message may have another name for the file, may come when the first is about to be given up, or be of
+        the next version. What turns out to be there already is not sent again.
         """
         head, name = split_path(ask.path)
         address, directory = self._addresses[ask.address], self._directory_id(connection, head)
-        waits = connection.execute(
-            "SELECT 1 FROM version WHERE directory = ? AND name = ? AND address = ? AND cloud_path IS ?"
-            " AND state = 'waiting' AND reason = ? LIMIT 1",
-            (directory, name, address, ask.cloud_path, FOR_FILE),
-        ).fetchone()
-        if waits:
-            return
         connection.execute(
             "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, reason, due,"
             " recorded, cloud_path, message) VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, ?, ?, ?, ?)",
