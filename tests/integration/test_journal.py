@@ -1320,3 +1320,33 @@ def test_a_watched_file_that_a_message_asked_for_too_goes_under_its_key_once_in_
         (State.SUPERSEDED, message(1)),
         (State.READY, message(1)),
     ]
+
+
+@pytest.fixture
+def timed(journal: Journal) -> Journal:
+    """A journal whose address "a" sends every so many seconds."""
+    journal.set_ways(timed=["a"], handlers=[])
+    return journal
+
+
+def test_what_an_address_gathered_is_due_now_when_somebody_asks_for_it(timed: Journal, clock: FakeClock) -> None:
+    clock.advance(5)
+    row = add(timed, PATH, 1)
+    other = add(timed, "generated_data/y.jpg", 1)
+    gathered = clock.monotonic() - 1
+    assert timed.claim(["a"], until={"a": gathered}) is None
+    assert timed.ask("a", PATH, facts=facts(1)) == row.id
+    found = timed.claim(["a"], until={"a": gathered})
+    assert found is not None and found.id == row.id
+    assert timed.claim(["a"], until={"a": gathered}) is None
+    timed.let_go(found)
+    assert timed.retry(["generated_data/y.jpg"]) == 1
+    found = timed.claim(["a"], until={"a": gathered}, order="newest_first")
+    assert found is not None and timed.row(other.id).due == 0.0
+
+
+def test_a_row_that_waits_for_its_file_is_not_due_because_somebody_asks_for_the_file(journal: Journal) -> None:
+    (row,) = expect(journal, 1)
+    assert journal.ask("a", PATH) == row.id
+    journal.wake_due(["a"])
+    assert (journal.row(row.id).state, journal.row(row.id).reason) == (State.WAITING, "file")

@@ -152,7 +152,8 @@ class Arrivals(JournalBase):
         """Queue one file for one address because somebody asked for it; durable. Returns the row's id.
 
         The row is SETTLING until the intake finds the file finished. A version that is already on its way under the
-        same key (with the file's `facts` of now, where they are given) is not queued twice: its row is returned.
+        same key (with the file's `facts` of now, where they are given) is not queued twice: its row is returned, due
+        now, whatever its address would have it wait for.
         """
 
         def apply(connection: sqlite3.Connection) -> int:
@@ -165,6 +166,9 @@ class Arrivals(JournalBase):
                 (directory, name, address_id, cloud_path, *(_columns(facts) if facts else ())),
             ).fetchone()
             if row:
+                self._moving.append(row[0])
+                # Not of one that waits for its file: only that ends the waiting.
+                connection.execute("UPDATE version SET due = 0 WHERE id = ? AND reason != ?", (row[0], FOR_FILE))
                 return int(row[0])
             (row_id,) = connection.execute(
                 "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded,"
