@@ -1350,3 +1350,31 @@ def test_a_row_that_waits_for_its_file_is_not_due_because_somebody_asks_for_the_
     assert journal.ask("a", PATH) == row.id
     journal.wake_due(["a"])
     assert (journal.row(row.id).state, journal.row(row.id).reason) == (State.WAITING, "file")
+
+
+def test_a_message_travels_with_the_version_that_was_there_before_it_and_is_not_sent_yet(timed: Journal) -> None:
+    row = add(timed, PATH, 1)
+    timed.handled(row, said=message(9), said_key="k", body=None)
+    expect(timed, 1, 2)
+    timed.record([Arrival("a", PATH, facts(1))])
+    gathered, joined, other = timed.listing()
+    assert (gathered.id, gathered.message, gathered.is_handled) == (row.id, message(1), False)
+    assert (joined.state, other.state, other.message) == (State.SUPERSEDED, State.READY, message(2))
+    assert timed.tally() == recounted(timed)
+    for number in (1, 2, 2):
+        timed.record([Arrival("a", PATH, facts(number))])
+    owed = [(each.message, each.facts) for each in timed.listing() if each.state is State.READY]
+    assert owed == [(message(1), facts(2)), (message(2), facts(2))]
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_a_message_does_not_join_a_version_that_is_on_its_way_or_has_another_key(
+    journal: Journal, *, is_claimed: bool
+) -> None:
+    row = add(journal, PATH, 1)
+    if is_claimed:
+        assert journal.claim(["a"]) is not None
+    expect(journal, 1, cloud_path=None if is_claimed else "k")
+    journal.record([Arrival("a", PATH, facts(1))])
+    assert journal.row(row.id).message is None
+    assert states(journal) == [State.READY, State.READY]

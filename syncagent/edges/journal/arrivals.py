@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from syncagent.core.model import Facts, State
 
@@ -100,14 +101,25 @@ class Arrivals(JournalBase):
         known: set[Wish] = set()
         owed: set[Wish] = {OWN} if arrival.is_wanted else set()
         due = self._clock.monotonic() if arrival.address in self._timed else 0.0
-        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, message, unsettled in older.fetchall():
+        rows = older.fetchall()
+        joining = self._joining(rows, facts)
+        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, message, unsettled in rows:
             # The finished version follows an unsettled one, although nothing may have been written since.
             follows = bool(unsettled) and not arrival.is_unsettled
             state, same = State(word), Facts(size, mtime_ns, ctime_ns, inode) == facts and not follows
             wish = (cloud_path, message)
             is_newest = wish not in seen
             seen.add(wish)
-            if is_expected(state, reason):
+            if row_id in joining:
+                # The version is there and was not sent yet: what the message says travels with it.
+                self._moving.append(joining[row_id])
+                connection.execute(
+                    f"UPDATE version SET message = ?, {UNHANDLED} WHERE id = ?", (message, joining[row_id])
+                )
+                self._move(connection, row_id, State.SUPERSEDED)
+                known.add(wish)
+                ready += 1
+            elif is_expected(state, reason):
                 # Asked for, or found changed while it was sent: these are the facts it finished with.
                 connection.execute(
                     "UPDATE version SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, unsettled = ?,"
@@ -147,6 +159,19 @@ class Arrivals(JournalBase):
             self._count(arrival.address, State.READY, "", files=1, size=facts.size_bytes)
             ready += 1
         return ready
+
+    def _joining(self, rows: Sequence[tuple[Any, ...]], facts: Facts) -> dict[int, int]:
+        """Rows that wait for this version and have a message, each with the unsent row that nobody gave one to."""
+        free: dict[str | None, int] = {}
+        joining: dict[int, int] = {}
+        for row_id, *numbers, word, reason, cloud_path, message, unsettled in reversed(rows):  # oldest first
+            if message is None and word in (State.READY, State.WAITING) and reason != FOR_FILE:
+                # One that a worker has goes without: its request may have left.
+                if Facts(*numbers) == facts and not unsettled and row_id not in self._taken:
+                    free[cloud_path] = row_id
+            elif message is not None and is_expected(State(word), reason) and cloud_path in free:
+                joining[row_id] = free.pop(cloud_path)
+        return joining
 
     def ask(self, address: str, path: str, *, cloud_path: str | None = None, facts: Facts | None = None) -> int:
         """Queue one file for one address because somebody asked for it; durable. Returns the row's id.
