@@ -14,6 +14,9 @@ from syncagent.core.settings import SendAddress, Settings
 from syncagent.docks.naming import corner_key
 from syncagent.edges import files
 
+#: Of one part of a path: NAME_MAX of Linux.
+MOST_NAME_BYTES = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Destination:
@@ -55,7 +58,10 @@ class Routing:
 
     def _path_of(self, message: Message, address: SendAddress) -> str:
         """The journal's path of the file that a message names. Raises: Refused."""
-        found = [self._resolve(named) for named in named_places(message, address.carrier.path)]
+        places = named_places(message, address.carrier.path)
+        if any(len(os.fsencode(name)) > MOST_NAME_BYTES for place in places for name in place.split("/")):
+            raise Refused(f"no file has a name of more than {MOST_NAME_BYTES} bytes")
+        found = [self._resolve(named) for named in places]
         allowed = [path for path in found if path is not None]
         if not allowed:
             named = message.disk_path or message.file_name

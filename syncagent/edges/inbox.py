@@ -23,7 +23,11 @@ REJECTED = "rejected"
 #: Group-writable, and what is made in it belongs to its group: cameras and agent are two users.
 _MODE = 0o2775
 #: Rejected messages of one name that are kept apart.
-_MAX_TWINS = 10_000
+_MAX_TWINS = 1_000_000
+#: Names of rejected messages of which the last number is remembered.
+_MAX_REMEMBERED = 1_000
+#: Of a name, without what is added to it: a number and an ending.
+_MAX_STEM_BYTES = 255 - len(f".{_MAX_TWINS}.reason.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Inbox:
 
     def __init__(self, data_root: str) -> None:
         self._data_root = data_root
+        self._twins: dict[str, int] = {}  # stem -> the last number that was taken
 
     def open(self, types: Iterable[str]) -> None:
         """Make the directories that messages are dropped into. Raises: Transient(DISK)."""
@@ -104,13 +109,19 @@ class Inbox:
         """Write the reason under a name that is free, before the message comes there."""
         _make(self._data_root, f"{INBOX}/{REJECTED}")
         stem = name.removesuffix(".json")
+        while len(os.fsencode(stem)) > _MAX_STEM_BYTES:
+            stem = stem[:-1]
         with _translated(f"cannot write into {INBOX}/{REJECTED}"):
-            for number in range(1, _MAX_TWINS):
+            for number in range(self._twins.get(stem, 1), _MAX_TWINS):
                 chosen = stem if number == 1 else f"{stem}.{number}"
                 places = (f"{INBOX}/{REJECTED}/{chosen}.json", f"{INBOX}/{REJECTED}/{chosen}.reason.txt")
                 if any(files.look(self._data_root, place) is not None for place in places):
                     continue
-                files.write_whole(self._data_root, places[1], f"{reason}\n".encode(), mode=0o664)
+                files.write_whole(self._data_root, places[1], f"{reason}\n".encode(errors="replace"), mode=0o664)
+                if number > 1:
+                    if len(self._twins) >= _MAX_REMEMBERED:
+                        self._twins.clear()
+                    self._twins[stem] = number
                 return f"{chosen}.json"
         raise Transient(f"{INBOX}/{REJECTED} holds too many messages called {name}", trouble=Trouble.DISK)
 

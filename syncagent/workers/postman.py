@@ -72,6 +72,7 @@ class Postman:
         self._stuck: dict[str, Facts] = {}  # letters that were dealt with and cannot be moved away
         self._next_tidy = clock.monotonic()
         self._is_empty = False
+        self._given_up = 0  # the last message that was given up of those whose file did not come
 
     def set_settings(self, settings: Settings) -> None:
         """The owner edited what may change in a running agent."""
@@ -178,10 +179,17 @@ class Postman:
 
     def _give_up(self) -> None:
         wait_s = self._settings.system.messages.wait_file_s
-        for row in self._journal.overdue(wait_s, limit=BATCH):
+        rows = self._journal.overdue(wait_s, after=self._given_up, limit=BATCH)
+        # Those that cannot be set aside now come again, when all behind them have had their turn.
+        self._given_up = rows[-1].id if len(rows) == BATCH else 0
+        for row in rows:
             reason = f"its file {row.path} did not come, or was not finished, within {wait_s:g} s"
             # Set aside before it is forgotten: a kill between the two sets it aside twice.
-            self._inbox.reject_text(f"{os.path.basename(row.path)}.json", row.message or "", reason)
+            try:
+                self._inbox.reject_text(f"{os.path.basename(row.path)}.json", row.message or "", reason)
+            except (Transient, FileVanished) as error:
+                self._board.complain(row.path, "message", str(error), "make room, or let the agent's user write there")
+                continue
             self._journal.give_up(row, "rejected: no file")
             logger.warning("message rejected path=%s reason=%s", row.path, reason)
             self._board.complain(row.path, "message", reason, _REMEDY)

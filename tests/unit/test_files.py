@@ -541,3 +541,8 @@ def test_space_and_devices_of_what_is_away(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(Transient):
         files.make_directory(str(tmp_path / "file" / "d"))
+
+
+@pytest.mark.parametrize("path", ["x" * 256, "d" * 256 + "/x", "é" * 200])
+def test_a_name_that_is_too_long_names_nothing_and_is_no_trouble_of_the_disk(tmp_path: Path, path: str) -> None:
+    assert look(str(tmp_path), path) is None

@@ -60,11 +60,12 @@ class Messages(JournalBase):
             (after, limit),
         )
 
-    def overdue(self, wait_s: float, *, limit: int) -> list[Row]:
+    def overdue(self, wait_s: float, *, after: int = 0, limit: int) -> list[Row]:
         """Rows that wait for their files longer than that."""
         return self.rows(
-            f"{ROWS} WHERE v.state = 'waiting' AND v.reason = '{FOR_FILE}' AND v.recorded < ? ORDER BY v.id LIMIT ?",
-            (self.time() - wait_s, limit),
+            f"{ROWS} WHERE v.state = 'waiting' AND v.reason = '{FOR_FILE}' AND v.id > ? AND v.recorded < ?"
+            " ORDER BY v.id LIMIT ?",
+            (after, self.time() - wait_s, limit),
         )
 
     def give_up(self, row: Row, reason: str) -> None:

@@ -1,0 +1,147 @@
+"""The inbox's worker: one message that cannot be dealt with never holds up another."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncagent.core.board import Board
+from syncagent.core.errors import Transient, Trouble
+from syncagent.core.model import State
+from syncagent.core.places import Places
+from syncagent.core.settings import Carrier, Messages, SendAddress, Settings, System, Task
+from syncagent.docks.routing import Routing
+from syncagent.edges.inbox import Inbox, Outbox
+from syncagent.edges.journal import Journal
+from syncagent.workers.postman import UNFINISHED_S, Postman
+from tests.fakes import FakeClock, FakeStop
+
+WAIT_S = 10.0
+
+
+class World:
+    """An inbox, a journal, and the worker between them. One address takes messages, one carrier takes receipts."""
+
+    def __init__(self, base: Path, clock: FakeClock) -> None:
+        self.clock, self.stop = clock, FakeStop(clock)
+        self.root = base / "generated_data"
+        (self.root / "camera").mkdir(parents=True)
+        (base / "state").mkdir()
+        self.journal = Journal(str(base / "state"), clock)
+        self.board = Board(clock.monotonic)
+        carrier = Carrier(name="c", bucket_name="b", path="camera", system_id="pi")
+        ota = Carrier(name="ota", bucket_name="b", path="ota", system_id="pi")
+        address = SendAddress(
+            name="a", configured_name="a", message_type="image_info", carrier=carrier, duration="on_message"
+        )
+        task = Task(name="t", configured_name="t", message_type="firmware_image", function="f", carrier=ota)
+        system = System(id="pi", messages=Messages(wait_file_s=WAIT_S))
+        self.settings = Settings(system=system, addresses=(address,), tasks=(task,))
+        self.journal.set_stores({"a": "s", "confirm_receipt@ota": "s"})
+        self.outbox = Outbox(str(base / "state" / "outbox"))
+        places = Places(str(base), str(self.root), (self.outbox.directory,))
+        self.routing = Routing(self.settings, places)
+        self.inbox = Inbox(str(self.root))
+        self.worker = Postman(
+            settings=self.settings,
+            routing=self.routing,
+            inbox=self.inbox,
+            journal=self.journal,
+            outbox=self.outbox,
+            clock=clock,
+            board=self.board,
+            on_taken=lambda: None,
+            on_poll=lambda: None,
+        )
+        self.worker.open()
+
+    def drop(self, name: str, document: object, *, message_type: str = "image_info") -> None:
+        text = document if isinstance(document, str) else json.dumps(document)
+        (self.root / "messages" / message_type).mkdir(exist_ok=True)
+        (self.root / "messages" / message_type / name).write_text(text)
+
+    def run(self) -> None:
+        for _ in range(100):
+            if self.worker.pass_once(self.stop) > 0:
+                return
+        raise AssertionError("the worker does not come to rest")
+
+    def rejected(self) -> dict[str, str]:
+        """Reasons, by the message's name."""
+        top = self.root / "messages" / "rejected"
+        return {
+            path.name: path.with_name(path.name.removesuffix(".json") + ".reason.txt").read_text()
+            for path in top.glob("*.json")
+        }
+
+
+@pytest.fixture
+def world(tmp_path: Path, clock: FakeClock) -> Iterator[World]:
+    world = World(tmp_path, clock)
+    yield world
+    world.journal.close()
+
+
+def test_a_name_that_no_file_can_have_is_refused_and_one_that_just_can_is_waited_for(world: World) -> None:
+    world.drop("long.json", {"file_name": "x" * 256})
+    world.drop("deep.json", {"file_name": "x.jpg", "disk_path": f"generated_data/{'é' * 128}/x.jpg"})
+    world.drop("fits.json", {"file_name": f"{'d' * 255}/{'x' * 255}"})
+    world.run()
+    assert sorted(world.rejected()) == ["deep.json", "long.json"]
+    assert all("more than 255 bytes" in reason for reason in world.rejected().values())
+    assert len(world.journal.expected(limit=9)) == 1
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\U0001f4f7", "\udce9"])
+def test_messages_with_the_longest_names_are_set_aside_with_their_reasons(world: World, character: str) -> None:
+    name = character * (255 // len(os.fsencode(character)))
+    letter = name[: (250 // len(os.fsencode(character)))] + ".json"
+    for _ in range(2):
+        world.drop(letter, "{")
+        world.run()
+        world.clock.advance(UNFINISHED_S)
+        world.run()
+    if character != "\udce9":
+        world.drop("waits.json", {"file_name": name})
+        world.run()
+        world.clock.advance(WAIT_S + 1)
+        world.run()
+        assert world.journal.expected(limit=9) == []
+    found = world.rejected()
+    assert len(found) == (3 if character != "\udce9" else 2)
+    assert all(len(os.fsencode(name)) <= 255 for name in found)
+
+
+def test_a_message_that_cannot_be_set_aside_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("full.jpg", "a.jpg", "b.jpg"):
+        world.drop(f"{name}.json", {"file_name": name})
+    world.run()
+    world.clock.advance(WAIT_S + 1)
+    reject = world.inbox.reject_text
+
+    def reject_text(name: str, text: str, reason: str) -> str:
+        if name == "full.jpg.json":
+            raise Transient("cannot write: No space left on device", trouble=Trouble.DISK)
+        return reject(name, text, reason)
+
+    monkeypatch.setattr(world.inbox, "reject_text", reject_text)
+    world.run()
+    assert sorted(world.rejected()) == ["a.jpg.json", "b.jpg.json"]
+    assert [row.path for row in world.journal.expected(limit=9)] == ["generated_data/camera/full.jpg"]
+    monkeypatch.undo()
+    world.run()
+    assert world.journal.expected(limit=9) == []
+
+
+def test_a_hundred_messages_for_a_file_that_does_not_come_are_all_set_aside(world: World) -> None:
+    for number in range(100):
+        world.drop(f"{number}.json", {"file_name": "late.jpg", "id": number})
+    world.run()
+    world.clock.advance(WAIT_S + 1)
+    world.run()
+    assert len(world.rejected()) == 100
+    assert {row.state for row in world.journal.listing()} == {State.GONE}
