@@ -323,7 +323,7 @@ class App:
         self.supervisor.watch(look, every_s=0.1)
         parked = self.journal.count_of(State.PARKED)
         code = self._end()
-        return code or (0 if done and not parked else 1)
+        return code or (0 if done and not parked and self.postman.is_whole() else 1)
 
     def _is_idle(self) -> bool:
         # Messages first: what they ask for settles afterwards.

@@ -29,6 +29,8 @@ _MAX_REMEMBERED = 1_000
 #: Of a name, without what is added to it: a number and an ending.
 _MAX_STEM_BYTES = 255 - len(f".{_MAX_TWINS}.reason.txt")
 
+_NO_LINK = "is a link, and none is followed: put a directory there"
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
@@ -55,25 +57,28 @@ class Inbox:
         for name in (*sorted(types), REJECTED):
             _make(self._data_root, f"{INBOX}/{name}")
 
-    def letters(self) -> Iterator[Letter]:
+    def letters(self, unread: dict[str, str]) -> Iterator[Letter]:
         """Every `*.json` that is there now, directory by directory; names with a leading dot are still being written.
 
-        Raises: Transient(DISK) when the inbox cannot be read.
+        What cannot be read is put into `unread`: its place, and why. The others are found all the same.
         """
-        for message_type in self._types():
+        for message_type in self._types(unread):
             for listing in files.scan_directory(self._data_root, f"{INBOX}/{message_type}", chunk=500):
                 for name, facts in listing.files.items():
                     if name.endswith(".json") and not name.startswith("."):
                         yield Letter(message_type, name, facts)
-                if listing.error:
-                    raise Transient(f"cannot read {listing.path}: {listing.error}", trouble=Trouble.DISK)
+                _note_unread(listing, unread)
 
-    def _types(self) -> list[str]:
+    def _types(self, unread: dict[str, str]) -> list[str]:
         found: list[str] = []
         for listing in files.scan_directory(self._data_root, INBOX):
             found += [name for name in listing.directories if name != REJECTED and not name.startswith(".")]
-            if listing.error:
-                raise Transient(f"cannot read {listing.path}: {listing.error}", trouble=Trouble.DISK)
+            _note_unread(listing, unread)
+            for name, kind in listing.odd.items():
+                if kind == "link" and not name.startswith("."):
+                    unread[f"{INBOX}/{name}"] = _NO_LINK
+            if listing.missing and os.path.islink(os.path.join(self._data_root, INBOX)):
+                unread[INBOX] = _NO_LINK
         return sorted(found)
 
     def read(self, letter: Letter) -> bytes:
@@ -162,7 +167,17 @@ def drop(base_dir: str, message_type: str, name: str, data: bytes) -> None:
         files.write_whole(data_root, f"{place}/{name}", data, mode=0o664)
 
 
+def _note_unread(listing: files.Listing, unread: dict[str, str]) -> None:
+    if listing.error:
+        unread[listing.path] = f"cannot be read: {listing.error}"
+    for name, why in listing.unreadable.items():
+        unread[f"{listing.path}/{name}"] = f"cannot be read: {why}"
+
+
 def _make(data_root: str, place: str) -> None:
+    for above in (os.path.dirname(place), place):
+        if os.path.islink(os.path.join(data_root, above)):
+            raise Transient(f"{above} {_NO_LINK}", trouble=Trouble.DISK)
     with _translated(f"cannot make {place}"):
         files.make_below(data_root, place, mode=_MODE)
 

@@ -158,6 +158,19 @@ def test_what_is_invalid_is_refused_at_once_and_set_aside_when_it_is_dropped(
     assert words in rejected(agent)["bad.json"]
 
 
+def test_once_ends_with_1_when_messages_could_not_be_read_and_sends_the_others(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    agent.without = ("dac_override", "dac_read_search")
+    agent.write("a.jpg", b"a")
+    drop(agent, "x.json", {"file_name": "x.jpg"}, message_type="aaa")
+    os.chown(inbox(agent, "aaa"), 65534, 65534)
+    os.chmod(inbox(agent, "aaa"), 0o700)
+    drop(agent, "m.json", {"file_name": "a.jpg"})
+    assert agent.run_once().returncode == 1
+    assert sent(verifying) == {agent.key("a.jpg"): b"a"}
+
+
 def test_rejected_messages_of_one_name_are_all_kept(agent: Agent) -> None:
     for number in range(3):
         drop(agent, "bad.json", f"{{ {number}")

@@ -15,7 +15,8 @@ from syncagent.core.model import State
 from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, Messages, SendAddress, Settings, System, Task
 from syncagent.docks.routing import Routing
-from syncagent.edges.inbox import Inbox, Outbox
+from syncagent.edges import files
+from syncagent.edges.inbox import Inbox, Letter, Outbox, drop
 from syncagent.edges.journal import Journal
 from syncagent.workers.postman import UNFINISHED_S, Postman
 from tests.fakes import FakeClock, FakeStop
@@ -145,3 +146,56 @@ def test_a_hundred_messages_for_a_file_that_does_not_come_are_all_set_aside(worl
     world.run()
     assert len(world.rejected()) == 100
     assert {row.state for row in world.journal.listing()} == {State.GONE}
+
+
+def test_what_cannot_be_read_is_said_and_counts_and_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drop("x.json", {"file_name": "x.jpg"}, message_type="aaa")
+    world.drop("m.json", {"file_name": "m.jpg"})
+    world.drop("n.json", {"file_name": "n.jpg"})
+    scan, read = files.scan_directory, Inbox.read
+
+    def scan_directory(root: str, path: str, **more: int) -> Iterator[files.Listing]:
+        if path == "messages/aaa":
+            return iter([files.Listing(path, error="Permission denied")])
+        return scan(root, path, **more)
+
+    def read_letter(inbox: Inbox, letter: Letter) -> bytes:
+        if letter.name == "m.json":
+            raise Transient("cannot open: Permission denied", trouble=Trouble.FILE)
+        return read(inbox, letter)
+
+    monkeypatch.setattr(files, "scan_directory", scan_directory)
+    monkeypatch.setattr(Inbox, "read", read_letter)
+    world.run()
+    assert [row.path for row in world.journal.expected(limit=9)] == ["generated_data/camera/n.jpg"]
+    assert world.worker.is_idle() and not world.worker.is_whole()
+    said = {complaint.path: complaint.reason for complaint in world.board.complaints()}
+    assert said == {
+        "generated_data/messages/aaa": "cannot be read: Permission denied",
+        "generated_data/messages/image_info/m.json": "cannot open: Permission denied",
+    }
+    fact = world.board.fact("watcher/inbox")
+    assert fact is not None and "2 cannot be read" in fact.reason
+    monkeypatch.undo()
+    world.run()
+    assert world.worker.is_whole()
+    assert len(world.journal.expected(limit=9)) == 2
+    assert "no active" in world.rejected()["x.json"]
+    assert not [complaint for complaint in world.board.complaints() if "cannot" in complaint.reason]
+
+
+@pytest.mark.parametrize("place", ["messages", "messages/image_info"])
+def test_an_inbox_behind_a_link_is_said_and_nobody_posts_into_it(world: World, tmp_path: Path, place: str) -> None:
+    path = world.root / place
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    world.worker.open()
+    world.run()
+    assert not world.worker.is_whole()
+    assert [(c.path, "is a link" in c.reason) for c in world.board.complaints() if c.path.endswith(place)] == [
+        (f"generated_data/{place}", True)
+    ]
+    with pytest.raises(Transient, match="is a link"):
+        drop(str(tmp_path), "image_info", "m.json", b"{}")
