@@ -19,7 +19,7 @@ from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
 from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
 from syncagent.core.keys import Naming, check_key, escape, time_of, with_digest
-from syncagent.core.metadata import SIDECAR, pack
+from syncagent.core.metadata import SIDECAR, pack, sayable_value
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
@@ -315,7 +315,7 @@ class Delivery:
         packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(sidecar))
         if is_whole:
             return {**metadata, **packed}, None
-        document = json.dumps({"key": key, "content": content}, ensure_ascii=False, allow_nan=False)
+        document = json.dumps({"key": key, "content": sayable_value(content)}, ensure_ascii=False, allow_nan=False)
         return {**metadata, **packed, SIDECAR: sidecar}, (sidecar, document.encode())
 
     def _put_sidecar(self, key: str, data: bytes) -> None:

@@ -189,7 +189,7 @@ class Handling:
     def _keep(self, row: Row, address: SendAddress, products: Sequence[Product]) -> None:
         """Put what the handler made into the journal. Raises: Refused."""
         main, *others = products
-        message = message_of({"msg_content": main.content}, address.message_type)
+        message = message_of({"msg_content": main.content}, address.message_type, has_disk_names=True)
         body = None if main.body is None else f"{row.id}/{main.body}"
         key = message.cloud_path
         if key is None and others:
@@ -205,7 +205,7 @@ class Handling:
         )
 
     def _further(self, row: Row, address: SendAddress, product: Product, *, beside: str) -> tuple[Ask, Facts]:
-        message = message_of({"msg_content": product.content}, address.message_type)
+        message = message_of({"msg_content": product.content}, address.message_type, has_disk_names=True)
         if product.body is None:
             raise Refused("every further object needs a file of its own")
         body = f"{row.id}/{product.body}"
