@@ -45,9 +45,9 @@ class Directories:
 
 def places_of(settings: Settings, directories: Directories) -> Places:
     roots = {root for address in settings.addresses for root in address.carrier.upload.allowed_roots}
-    roots |= {directories.outbox_dir, directories.handled_dir}
+    own = (os.path.realpath(directories.outbox_dir), os.path.realpath(directories.handled_dir))
     data_root = os.path.realpath(directories.data_dir)
-    return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)))
+    return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)), own)
 
 
 def territory_of(settings: Settings, directories: Directories, places: Places) -> Territory:

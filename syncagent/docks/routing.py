@@ -10,7 +10,7 @@ from syncagent.core.errors import Refused
 from syncagent.core.keys import check_key
 from syncagent.core.messages import RECEIPT, Message, named_places, receipt_addresses, receipt_name, takers, why_nobody
 from syncagent.core.places import Places
-from syncagent.core.settings import SendAddress, Settings
+from syncagent.core.settings import Carrier, SendAddress, Settings
 from syncagent.docks.naming import corner_key
 from syncagent.edges import files
 
@@ -25,6 +25,11 @@ class Destination:
     address: SendAddress
     path: str
     key: str | None
+
+
+def roots_of(carrier: Carrier) -> tuple[str, ...]:
+    """The directories outside of generated_data that a carrier may send from; links are resolved."""
+    return tuple(os.path.realpath(root) for root in carrier.upload.allowed_roots)
 
 
 class Routing:
@@ -43,7 +48,7 @@ class Routing:
         return frozenset(sent | self._polled)
 
     def destinations(self, message: Message) -> Sequence[Destination]:
-        """None when the message only asks for a look at the firmware. Raises: Refused."""
+        """None at all, an empty sequence, when the message only asks for a look at the firmware. Raises: Refused."""
         if message.type == RECEIPT and self._receipts:
             name = f"{RECEIPT}/{receipt_name(message.content)}"
             return [Destination(each, "", check_key(corner_key(each.carrier, name))) for each in self._receipts]
@@ -62,7 +67,8 @@ class Routing:
         if any(len(os.fsencode(name)) > MOST_NAME_BYTES for place in places for name in place.split("/")):
             raise Refused(f"no file has a name of more than {MOST_NAME_BYTES} bytes")
         found = [self._resolve(named) for named in places]
-        allowed = [path for path in found if path is not None]
+        roots = roots_of(address.carrier)
+        allowed = [path for path in found if path is not None and self._places.is_open(path, roots)]
         if not allowed:
             named = message.disk_path or message.file_name
             raise Refused(f"{named} lies neither below generated_data nor below a directory of upload.allowed_roots")

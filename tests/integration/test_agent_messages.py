@@ -451,3 +451,18 @@ def test_the_fields_come_back_from_a_store_that_keeps_metadata(
         assert agent.run_once().returncode == 0
         found = moto.client().head_object(Bucket=moto_bucket, Key="camera/field-7/a.jpg")["Metadata"]
         assert (text_of(found["note"]), found["camera_no"]) == ("é", "7")
+
+
+def test_send_does_not_take_from_another_carriers_directories(agent: Agent, verifying: VerifyingS3) -> None:
+    outside = os.path.join(agent.top, "usb")
+    path = write_file(os.path.join(outside, "a.jpg"), b"a")
+    agent.put_config(
+        "carriers/second", {"inheritance": ["store"], "path": "other", "upload": {"allowed_roots": [outside]}}
+    )
+    agent.put_config("addresses/second", {"message_type": "other", "carrier": "second", "duration": "on_message"})
+    agent.put_config("system/system", {"id": "field-7", "addresses": ["upload", "second"]})
+    refused = agent.cli("send", path, "--address", "upload")
+    assert refused.returncode == 1 and "allowed_roots of store" in refused.stderr
+    assert agent.cli("send", path, "--address", "second").returncode == 0
+    assert agent.run_once().returncode == 0
+    assert list(sent(verifying)) == ["other/a.jpg"]

@@ -13,7 +13,7 @@ from syncagent.core.board import Board
 from syncagent.core.errors import Transient, Trouble
 from syncagent.core.model import State
 from syncagent.core.places import Places
-from syncagent.core.settings import Carrier, Messages, SendAddress, Settings, System, Task
+from syncagent.core.settings import Carrier, Messages, SendAddress, Settings, System, Task, Upload
 from syncagent.docks.routing import Routing
 from syncagent.edges import files
 from syncagent.edges.inbox import Inbox, Letter, Outbox, drop
@@ -34,17 +34,21 @@ class World:
         (base / "state").mkdir()
         self.journal = Journal(str(base / "state"), clock)
         self.board = Board(clock.monotonic)
+        self.usb = base / "usb"
+        self.usb.mkdir()
         carrier = Carrier(name="c", bucket_name="b", path="camera", system_id="pi")
-        ota = Carrier(name="ota", bucket_name="b", path="ota", system_id="pi")
+        upload = Upload(allowed_roots=(str(self.usb),))
+        ota = Carrier(name="ota", bucket_name="b", path="ota", system_id="pi", upload=upload)
         address = SendAddress(
             name="a", configured_name="a", message_type="image_info", carrier=carrier, duration="on_message"
         )
+        other = SendAddress(name="o", configured_name="o", message_type="other", carrier=ota, duration="on_message")
         task = Task(name="t", configured_name="t", message_type="firmware_image", function="f", carrier=ota)
         system = System(id="pi", messages=Messages(wait_file_s=WAIT_S))
-        self.settings = Settings(system=system, addresses=(address,), tasks=(task,))
-        self.journal.set_stores({"a": "s", "confirm_receipt@ota": "s"})
+        self.settings = Settings(system=system, addresses=(address, other), tasks=(task,))
+        self.journal.set_stores({"a": "s", "o": "s", "confirm_receipt@ota": "s"})
         self.outbox = Outbox(str(base / "state" / "outbox"))
-        places = Places(str(base), str(self.root), (self.outbox.directory,))
+        places = Places(str(base), str(self.root), (str(self.usb),), (self.outbox.directory,))
         self.routing = Routing(self.settings, places)
         self.inbox = Inbox(str(self.root))
         self.worker = Postman(
@@ -199,3 +203,18 @@ def test_an_inbox_behind_a_link_is_said_and_nobody_posts_into_it(world: World, t
     ]
     with pytest.raises(Transient, match="is a link"):
         drop(str(tmp_path), "image_info", "m.json", b"{}")
+
+
+def test_what_one_carrier_may_send_from_elsewhere_another_may_not(world: World) -> None:
+    for message_type in ("image_info", "other"):
+        world.drop("m.json", {"file_name": "x", "disk_path": f"{world.usb}/x"}, message_type=message_type)
+    world.run()
+    assert [row.address for row in world.journal.expected(limit=9)] == ["o"]
+    assert "lies neither" in world.rejected()["m.json"]
+
+
+def test_what_the_agent_keeps_for_itself_is_not_sent_by_a_message(world: World) -> None:
+    kept = world.outbox.keep("x.json", b"{}")
+    world.drop("m.json", {"file_name": "x", "disk_path": kept}, message_type="other")
+    world.run()
+    assert "lies neither" in world.rejected()["m.json"]
