@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from syncagent.core.constraints import MESSAGE_TYPE_PATTERN
 from syncagent.core.errors import Refused
 from syncagent.core.jsontext import parse_json
-from syncagent.core.keys import check_cloud_path, has_half_characters, time_of
+from syncagent.core.keys import check_cloud_path, escape, has_half_characters, time_of
 from syncagent.core.places import GENERATED
 from syncagent.core.settings import MessageFields, SendAddress, Settings
 from syncagent.core.tree import MAX_DEPTH, MAX_NODES, TextError, plain
@@ -31,8 +31,6 @@ PLACE_FIELDS = frozenset({"file_name", "disk_path", "cloud_path"})
 _ENVELOPE = frozenset({"msg_id", "msg_time", "msg_type", "msg_content"})
 #: The first one that the parser does not take.
 _MOST_INTEGER = 10**63
-#: What stands in the file part of a key without being a directory of its own.
-_NO_SEGMENT = re.compile(r"[/\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +193,7 @@ def time_in(content: Mapping[str, object], fields: MessageFields) -> datetime | 
 
 def receipt_name(content: Mapping[str, object]) -> str:
     """The last segment of a receipt's key: <time>-<file_name>.json."""
-    name = f"{content['time']}-{content['file_name']}.json".replace("%", "")
-    return _NO_SEGMENT.sub("-", name)
+    return escape(f"{content['time']}-{content['file_name']}.json".replace("/", "-"))
 
 
 def takers(addresses: Sequence[SendAddress], message_type: str) -> tuple[SendAddress, ...]:

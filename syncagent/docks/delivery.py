@@ -128,7 +128,8 @@ class Delivery:
         row = self._row
         # A key that somebody asked for was checked when it was asked for.
         base = check_key(row.wanted_key) if row.wanted_key is not None else self._naming().key()
-        overwrites = self._carrier.upload.on_rewrite == "overwrite" or is_in_corner(self._carrier, base)
+        # Of two receipts with one name neither replaces the other, whatever the owner says of files.
+        overwrites = self._carrier.upload.on_rewrite == "overwrite" and not is_in_corner(self._carrier, base)
         for is_later_version in (False,) if overwrites else (False, True):
             # Made only when it is needed: a key that just fits has no room for a digest.
             key = with_digest(base, digest.sha256) if is_later_version else base

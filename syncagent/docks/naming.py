@@ -12,7 +12,7 @@ from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, MessageFields, SendAddress
 from syncagent.edges.journal import Row
 
-#: Below <path>/<system_id>/: our own corner of the bucket, where the rule that no object is replaced does not count.
+#: Below <path>/<system_id>/: our own corner of the bucket, where what the agent says of itself replaces what it said.
 CORNER = ".syncagent"
 
 

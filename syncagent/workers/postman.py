@@ -213,9 +213,9 @@ class Postman:
             self._board.complain(row.path, "message", reason, _REMEDY)
 
     def _tidy(self) -> None:
-        """Remove the bytes of receipts that the store has."""
+        """Remove the bytes of receipts that nobody will send any more: the store has them, or had them before."""
         for path in self._outbox.kept():
             rows = self._journal.known_at(path)
-            if rows and all(row.state is State.CONFIRMED for row in rows):
+            if all(row.state is State.CONFIRMED for row in rows):
                 self._outbox.remove(path)
                 self._journal.vanished(row.id for row in rows)

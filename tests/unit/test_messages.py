@@ -102,8 +102,8 @@ def test_a_receipt_must_say_what_was_received(content: dict[str, object], words:
 
 
 def test_a_receipt_has_one_segment_of_a_key() -> None:
-    assert receipt_name({"time": "2026-01-01T00:00:00Z", "file_name": "a/b%41.bin"}) == (
-        "2026-01-01T00:00:00Z-a-b41.bin.json"
+    assert receipt_name({"time": "2026-01-01T00:00:00Z", "file_name": "a/b%41\n.bin"}) == (
+        "2026-01-01T00:00:00Z-a-b%2541%0A.bin.json"
     )
 
 

@@ -17,8 +17,8 @@ from syncagent.core.settings import Carrier, Messages, SendAddress, Settings, Sy
 from syncagent.docks.routing import Routing
 from syncagent.edges import files
 from syncagent.edges.inbox import Inbox, Letter, Outbox, drop
-from syncagent.edges.journal import Journal
-from syncagent.workers.postman import UNFINISHED_S, Postman
+from syncagent.edges.journal import Arrival, Journal
+from syncagent.workers.postman import TIDY_S, UNFINISHED_S, Postman
 from tests.fakes import FakeClock, FakeStop
 
 WAIT_S = 10.0
@@ -218,3 +218,41 @@ def test_what_the_agent_keeps_for_itself_is_not_sent_by_a_message(world: World) 
     world.drop("m.json", {"file_name": "x", "disk_path": kept}, message_type="other")
     world.run()
     assert "lies neither" in world.rejected()["m.json"]
+
+
+def receipt(**more: object) -> dict[str, object]:
+    return {"id": "r1", "file_name": "boot", "confirm_receipt": True, "time": "2026-01-01T00:00:00Z", **more}
+
+
+def test_a_receipt_that_comes_again_after_it_was_sent_leaves_nothing_behind(world: World) -> None:
+    for name in ("first.json", "again.json"):
+        world.drop(name, receipt(), message_type="confirm_receipt")
+        world.run()
+        for row in world.journal.listing([State.WAITING]):
+            facts = files.facts_of(os.stat(row.path))
+            world.journal.record([Arrival(row.address, row.path, facts, is_wanted=False)])
+            world.journal.confirm(row, key="k", digest=files.digest_of(b"x"), etag="e")
+        assert len(list(world.outbox.kept())) == 1
+        world.clock.advance(TIDY_S)
+        world.run()
+        assert list(world.outbox.kept()) == []
+    assert [row.state for row in world.journal.listing()] == [State.REMOVED]
+
+
+def test_a_receipt_that_is_not_sent_yet_is_kept_whatever_comes_again(world: World) -> None:
+    world.drop("first.json", receipt(), message_type="confirm_receipt")
+    world.run()
+    (row,) = world.journal.listing()
+    world.journal.record([Arrival(row.address, row.path, files.facts_of(os.stat(row.path)), is_wanted=False)])
+    world.drop("again.json", receipt(), message_type="confirm_receipt")
+    world.clock.advance(TIDY_S)
+    world.run()
+    assert len(list(world.outbox.kept())) == 1
+
+
+def test_the_key_of_a_receipt_that_is_too_long_is_left_to_the_queue(world: World) -> None:
+    world.drop("m.json", receipt(file_name="y" * 1100), message_type="confirm_receipt")
+    world.run()
+    (row,) = world.journal.expected(limit=9)
+    assert row.cloud_path is not None and len(row.cloud_path) > 1100
+    assert world.rejected() == {}
