@@ -76,6 +76,10 @@ class HandlerFailed(Refused):
     """The address's handler did not say what to send for this file; the text begins with "handler: "."""
 
 
+class HeadersTooLarge(Transient):
+    """The store, or what stands in front of it, takes no request with so many or so long headers."""
+
+
 class AlreadyRunning(SyncagentError):
     """Another agent holds this state directory or this base directory."""
 

@@ -17,8 +17,9 @@ from contextlib import ExitStack
 from syncagent import __version__
 from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
-from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
+from syncagent.core.errors import HeadersTooLarge, KeyTaken, Refused, Transient, Trouble, UploadGone
 from syncagent.core.keys import Naming, check_key, escape, time_of, with_digest
+from syncagent.core.messages import PLACE_FIELDS
 from syncagent.core.metadata import SIDECAR, pack, sayable_value
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import is_md5_hex
@@ -218,10 +219,30 @@ class Delivery:
     def _put(
         self, key: str, pinned: PinnedFile, content: bytes | None, digest: Digest, *, only_if_absent: bool
     ) -> None:
+        """Send it, with what its message says: in headers, or beside it where those are too long for the store."""
+        try:
+            self._put_as(key, pinned, content, digest, only_if_absent=only_if_absent, is_brief=False)
+        except HeadersTooLarge as error:
+            if not content_of(self._row.wording).keys() - PLACE_FIELDS:
+                raise  # not because of its message
+            logger.info("fields go beside path=%s key=%s reason=%s", self._row.path, key, error)
+            self._journal.release(self._row)
+            self._put_as(key, pinned, content, digest, only_if_absent=only_if_absent, is_brief=True)
+
+    def _put_as(
+        self,
+        key: str,
+        pinned: PinnedFile,
+        content: bytes | None,
+        digest: Digest,
+        *,
+        only_if_absent: bool,
+        is_brief: bool,
+    ) -> None:
         row, upload = self._row, self._carrier.upload
         only_if_absent = only_if_absent and self._dock.is_conditional()
         head = content if content is not None else pinned.read(0, min(HEAD_BYTES, pinned.size_bytes))
-        metadata, sidecar = self._metadata(key, digest, captured_at=capture_time(head[:HEAD_BYTES]))
+        metadata, sidecar = self._metadata(key, digest, captured_at=capture_time(head[:HEAD_BYTES]), is_brief=is_brief)
         content_type = mimetypes.guess_type(row.path)[0] or "application/octet-stream"
         self._fly()
         if sidecar is not None:
@@ -292,9 +313,9 @@ class Delivery:
     # -- what travels along ------------------------------------------------------------------------------------------
 
     def _metadata(
-        self, key: str, digest: Digest, *, captured_at: str | None
+        self, key: str, digest: Digest, *, captured_at: str | None, is_brief: bool
     ) -> tuple[Mapping[str, str], tuple[str, bytes] | None]:
-        """(metadata, (key, bytes) of the object that holds what has no room in it).
+        """(metadata, (key, bytes) of the object that holds what has no room in it: all of the message if `is_brief`).
 
         Values are printable ASCII: S3 allows no more.
         """
@@ -314,6 +335,8 @@ class Delivery:
         name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()
         sidecar = corner_key(self._carrier, f"sidecars/{name}.json")
         packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(sidecar))
+        if is_brief:
+            packed, is_whole = {}, False
         if is_whole:
             return {**metadata, **packed}, None
         document = json.dumps({"key": key, "content": sayable_value(content)}, ensure_ascii=False, allow_nan=False)
