@@ -23,7 +23,7 @@ from syncagent.assembly import (
     stores_of,
     territory_of,
 )
-from syncagent.core.board import Board, Fact
+from syncagent.core.board import Board, Fact, Furthest
 from syncagent.core.errors import JournalBroken, JournalTorn, Stopping, Transient, Trouble
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
@@ -413,12 +413,13 @@ class App:
         """Settle and send what is there; 0 when nothing is left, 1 after `timeout_s` seconds without progress."""
         last: tuple[int, ...] = ()
         moved_at, done = self.clock.monotonic(), False
+        furthest = Furthest()
 
         def look() -> bool:
             nonlocal last, moved_at, done
             now = self.clock.monotonic()
             done = self._is_idle() and self._is_all_sent()
-            progress = self._progress()
+            progress = (*self._progress(), furthest.bytes_of(self.board.flights()))
             if progress != last:
                 last, moved_at = progress, now
             return done or now - moved_at >= timeout_s
@@ -427,7 +428,8 @@ class App:
         self.supervisor.watch(look, every_s=0.1)
         parked = self.journal.count_of(State.PARKED)
         code = self._end()
-        return code or (0 if done and not parked and self.intake.is_whole() else 1)
+        is_whole = self.intake.is_whole() and self.postman.is_whole()
+        return code or (0 if done and not parked and is_whole else 1)
 
     def _is_idle(self) -> bool:
         # Firmware first, whose receipts are messages; then messages: what they ask for settles afterwards.
@@ -448,7 +450,7 @@ class App:
     def _progress(self) -> tuple[int, ...]:
         """Changes whenever a file got nearer to the bucket."""
         ended = self.journal.count_of(State.CONFIRMED, State.REMOVED, State.SUPERSEDED, State.GONE, State.PARKED)
-        return (ended, len(self.intake.settling), self.intake.full_scans, self.board.count("moved"))
+        return (ended, len(self.intake.settling), self.intake.full_scans)
 
     def _start(self) -> None:
         """Raises: JournalBroken, Transient(DISK)."""

@@ -49,9 +49,9 @@ def places_of(settings: Settings | None, directories: Directories) -> Places:
     """Without settings only what lies below generated_data has a place."""
     addresses = settings.addresses if settings is not None else ()
     roots = {root for address in addresses for root in address.carrier.upload.allowed_roots}
-    roots |= {directories.outbox_dir, directories.handled_dir}
+    own = (os.path.realpath(directories.outbox_dir), os.path.realpath(directories.handled_dir))
     data_root = os.path.realpath(directories.data_dir)
-    return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)))
+    return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)), own)
 
 
 def territory_of(settings: Settings, directories: Directories, places: Places) -> Territory:

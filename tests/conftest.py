@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -28,6 +28,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if output is not None:
             output["faults"] = table.markdown()
         session.config.stash[FAULTS_TEXT] = table.markdown()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """A failed test may show names that are not UTF-8, and these do not pass from one process to another."""
+    return _sayable((yield))
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_sayable(key): _sayable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_sayable, value))
+    return value
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,6 +19,7 @@ from syncagent.core.places import GENERATED, Places
 from syncagent.core.settings import SendAddress, Settings
 from syncagent.core.territory import is_within
 from syncagent.docks.naming import check_outside_corner
+from syncagent.docks.routing import roots_of
 from syncagent.edges.clock import Stop
 from syncagent.edges.control import ask
 from syncagent.edges.files import facts_of, is_file, look
@@ -105,10 +106,11 @@ def send(context: Context, files: tuple[str, ...], address: str | None, cloud_pa
         for named in files:
             try:
                 path, facts = find(context, settings, places, named)
-                asked += [
-                    Asked(named, journal.ask(chosen.name, path, cloud_path=cloud_path, facts=facts))
-                    for chosen in choose_address(settings, address, places.relative_of(path))
-                ]
+                for chosen in choose_address(settings, address, places.relative_of(path)):
+                    if not places.is_open(path, roots_of(chosen.carrier)):
+                        raise click.BadParameter(f"{named} lies in no upload.allowed_roots of {chosen.carrier.name}")
+                    row_id = journal.ask(chosen.name, path, cloud_path=cloud_path, facts=facts)
+                    asked.append(Asked(named, row_id))
             except click.BadParameter as error:
                 say(error.message)
                 bad += 1

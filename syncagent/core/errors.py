@@ -101,6 +101,10 @@ class Stale(Refused):
         self.role = role
 
 
+class HeadersTooLarge(Transient):
+    """The store, or what stands in front of it, takes no request with so many or so long headers."""
+
+
 class AlreadyRunning(SyncagentError):
     """Another agent holds this state directory or this base directory."""
 

@@ -17,9 +17,10 @@ from contextlib import ExitStack
 from syncagent import __version__
 from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
-from syncagent.core.errors import Blocked, KeyTaken, Refused, Transient, Trouble, UploadGone
+from syncagent.core.errors import Blocked, HeadersTooLarge, KeyTaken, Refused, Transient, Trouble, UploadGone
 from syncagent.core.keys import Naming, check_key, time_of, with_digest
-from syncagent.core.metadata import SIDECAR, header_value, pack
+from syncagent.core.messages import PLACE_FIELDS
+from syncagent.core.metadata import SIDECAR, header_value, pack, sayable_value
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.places import OUTSIDE
 from syncagent.core.proof import is_md5_hex
@@ -143,10 +144,11 @@ class Delivery:
         """Put the version under the first key that is free, or find it there."""
         row = self._row
         # A key that somebody asked for was checked when it was asked for.
-        base = check_key(row.cloud_path) if row.cloud_path is not None else self._naming().key()
+        base = check_key(row.wanted_key) if row.wanted_key is not None else self._naming().key()
         if not is_receipt(row):
             check_outside_corner(base, [self._carrier])
-        overwrites = self._carrier.upload.on_rewrite == "overwrite" or is_in_corner(self._carrier, base)
+        # Of two receipts with one name neither replaces the other, whatever the owner says of files.
+        overwrites = self._carrier.upload.on_rewrite == "overwrite" and not is_in_corner(self._carrier, base)
         for is_later_version in (False,) if overwrites else (False, True):
             # Made only when it is needed: a key that just fits has no room for a digest.
             key = with_digest(base, digest.sha256) if is_later_version else base
@@ -253,10 +255,30 @@ class Delivery:
     def _put(
         self, key: str, pinned: PinnedFile, content: bytes | None, digest: Digest, *, only_if_absent: bool
     ) -> None:
+        """Send it, with what its message says: in headers, or beside it where those are too long for the store."""
+        try:
+            self._put_as(key, pinned, content, digest, only_if_absent=only_if_absent, is_brief=False)
+        except HeadersTooLarge as error:
+            if not content_of(self._row.wording).keys() - PLACE_FIELDS:
+                raise  # not because of its message
+            logger.info("fields go beside path=%s key=%s reason=%s", self._row.path, key, error)
+            self._journal.release(self._row)
+            self._put_as(key, pinned, content, digest, only_if_absent=only_if_absent, is_brief=True)
+
+    def _put_as(
+        self,
+        key: str,
+        pinned: PinnedFile,
+        content: bytes | None,
+        digest: Digest,
+        *,
+        only_if_absent: bool,
+        is_brief: bool,
+    ) -> None:
         row, upload = self._row, self._carrier.upload
         only_if_absent = only_if_absent and self._dock.is_conditional()
         head = content if content is not None else pinned.read(0, min(HEAD_BYTES, pinned.size_bytes))
-        metadata, sidecar = self._metadata(key, digest, captured_at=capture_time(head[:HEAD_BYTES]))
+        metadata, sidecar = self._metadata(key, digest, captured_at=capture_time(head[:HEAD_BYTES]), is_brief=is_brief)
         content_type = mimetypes.guess_type(row.path)[0] or "application/octet-stream"
         self._fly()
         if sidecar is not None:
@@ -327,9 +349,9 @@ class Delivery:
     # -- what travels along ------------------------------------------------------------------------------------------
 
     def _metadata(
-        self, key: str, digest: Digest, *, captured_at: str | None
+        self, key: str, digest: Digest, *, captured_at: str | None, is_brief: bool
     ) -> tuple[Mapping[str, str], tuple[str, bytes] | None]:
-        """(metadata, (key, bytes) of the object that holds what has no room in it).
+        """(metadata, (key, bytes) of the object that holds what has no room in it: all of the message if `is_brief`).
 
         Values are printable ASCII: S3 allows no more.
         """
@@ -344,15 +366,17 @@ class Delivery:
             metadata["syncagent-captured-at"] = captured_at
         if self._row.is_unsettled:
             metadata[UNSETTLED] = "true"
-        content = content_of(self._row.message)
+        content = content_of(self._row.wording)
         # Named by what it belongs to, so that a repeated request writes the same object again.
         name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()
         sidecar = corner_key(self._carrier, f"sidecars/{name}.json")
         named = header_value(sidecar)
         packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(named))
+        if is_brief:
+            packed, is_whole = {}, False
         if is_whole:
             return {**metadata, **packed}, None
-        document = json.dumps({"key": key, "content": content}, ensure_ascii=False, allow_nan=False)
+        document = json.dumps({"key": key, "content": sayable_value(content)}, ensure_ascii=False, allow_nan=False)
         return {**metadata, **packed, SIDECAR: named}, (sidecar, document.encode())
 
     def _put_sidecar(self, key: str, data: bytes) -> None:

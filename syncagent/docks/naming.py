@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from syncagent.core.errors import Refused
-from syncagent.core.keys import Naming
+from syncagent.core.keys import Naming, check_key, escape
 from syncagent.core.messages import RECEIPT, time_in
 from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, MessageFields, SendAddress
 from syncagent.core.territory import is_within
 from syncagent.edges.journal import Row
 
-#: Below <path>/<system_id>/: our own corner of the bucket, where the rule that no object is replaced does not count.
+#: Below <path>/<system_id>/: our own corner of the bucket, where what the agent says of itself replaces what it said.
 CORNER = ".syncagent"
 
 
@@ -51,7 +50,7 @@ def content_of(message: str | None) -> Mapping[str, Any]:
 
 def naming_of(row: Row, address: SendAddress, places: Places, fields: MessageFields) -> Naming:
     """What the key of a version is made of when nobody named one."""
-    carrier, content = address.carrier, content_of(row.message)
+    carrier, content = address.carrier, content_of(row.wording)
     path, place = carrier.path, places.relative_of(row.path)
     if place is None or (path and not place.startswith(path + "/")):
         # From elsewhere: under the name that the message gives it.
@@ -70,8 +69,10 @@ def naming_of(row: Row, address: SendAddress, places: Places, fields: MessageFie
     )
 
 
-def key_beside(row: Row, address: SendAddress, places: Places, fields: MessageFields, *, name: str) -> str:
-    """The key that a file of that name beside a version would have. Raises: KeyTooLong, Refused."""
-    naming = naming_of(row, address, places, fields)
-    head = naming.relative_path.rpartition("/")[0]
-    return replace(naming, relative_path=f"{head}/{name}" if head else name).key()
+def key_beside(key: str, file_name: str) -> str:
+    """The key of a further object beside the one that has this key: whatever its name says of directories.
+
+    Raises: KeyTooLong, Refused.
+    """
+    head, slash, _ = key.rpartition("/")
+    return check_key(f"{head}{slash}{escape(file_name.rpartition('/')[2])}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from syncagent.core.errors import (
     Blocked,
     Doubtful,
+    HeadersTooLarge,
     KeyTaken,
     PartsRefused,
     Refused,
@@ -74,6 +75,9 @@ _DAMAGED = frozenset(
 )
 #: The upload cannot be completed as recorded, but the file can be sent from its beginning.
 _UPLOAD_GONE = {"NoSuchUpload": UploadGone, "InvalidPart": PartsRefused, "InvalidPartOrder": PartsRefused}
+#: The request's headers are too long; a proxy says so in words of its own.
+_HEADERS = frozenset({"MetadataTooLarge", "RequestHeaderSectionTooLarge"})
+_OF_HEADERS = re.compile(rb"header[^<]{0,40}too (?:large|long)|too many header", re.IGNORECASE)
 _REFUSED_STATUS = frozenset({400, 404, 405, 411, 413, 414, 416})
 #: Codes that name the object, its key or its bytes: as it is, it never will be taken.
 _OF_THE_OBJECT = frozenset(
@@ -84,7 +88,6 @@ _OF_THE_OBJECT = frozenset(
         "KeyTooLong",
         "KeyTooLongError",
         "MaxMessageLengthExceeded",
-        "MetadataTooLarge",
         "NoSuchKey",
         "XMinioInvalidObjectName",
     }
@@ -204,6 +207,8 @@ def trouble_with(answer: Answer, *, is_conditional: bool = False) -> SyncagentEr
         return NotOffered(what, trouble=Trouble.STORE)
     if status >= 500:
         return Transient(what, trouble=Trouble.STORE, retry_after_s=wait_s)
+    if status == 431 or code in _HEADERS or (status == 400 and not code and _OF_HEADERS.search(answer.body[:4096])):
+        return HeadersTooLarge(what, trouble=Trouble.STORE)
     blocked = _blocked(answer, what)
     if blocked is not None:
         return blocked

@@ -159,7 +159,7 @@ def _note(listing: Listing, entry: os.DirEntry[str]) -> None:
 
 
 def look(root: str, path: str) -> os.stat_result | None:
-    """`lstat` of `root/path` without following a link on the way; None when there is nothing.
+    """`lstat` of `root/path` without following a link on the way; None when there is nothing, or can be nothing.
 
     Raises: Transient(DISK) when that cannot be told.
     """
@@ -170,7 +170,7 @@ def look(root: str, path: str) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
             return None
         raise Transient(f"cannot look: {words(error)}", trouble=Trouble.DISK) from error
 
@@ -451,7 +451,7 @@ def write_whole(root: str, path: str, data: bytes, *, mode: int = 0o644) -> None
     head, _, name = path.rpartition("/")
     with open_directory(root, head) as directory:
         # The name tells whose it is, should a power cut leave it: a dot file is nobody's message or picture.
-        temporary = f".{name[:64]}.{os.getpid()}-{threading.get_ident():x}.tmp"
+        temporary = f".{name[:40]}.{os.getpid()}-{threading.get_ident():x}.tmp"
         fd = os.open(temporary, _NEW, mode, dir_fd=directory)
         try:
             with open(fd, "wb") as file:

@@ -29,6 +29,7 @@ from tests.servers import program
 
 STORES = {"a": "s3 one", "b": "s3 one", "c": "s3 two"}
 SETTLED = dict.fromkeys(State, 0)
+PATH = "generated_data/x.jpg"
 
 
 def facts(number: int = 1, *, size: int = 10) -> Facts:
@@ -1396,3 +1397,155 @@ def test_a_kill_in_the_middle_of_a_transaction_leaves_the_rows_as_they_were(tmp_
     assert journal.row(row.id) == row
     assert journal.tally() == recounted(journal)
     confirm(journal, row)
+
+
+# -- messages and handlers --------------------------------------------------------------------------------------------
+
+
+def message(number: int = 1) -> str:
+    return f'{{"msg_content":{{"id":{number}}},"msg_type":"image_info"}}'
+
+
+def expect(journal: Journal, *numbers: int, cloud_path: str | None = None) -> list[Row]:
+    """Messages that ask for a file which is not there yet."""
+    asks = [(b"%d" % number, "image_info", [Ask("a", PATH, cloud_path, message(number))]) for number in numbers]
+    assert journal.take(asks) == len(numbers)
+    return journal.listing()[-len(numbers) :]
+
+
+def test_what_a_handler_says_stands_beside_what_was_asked_for(journal: Journal) -> None:
+    expect(journal, 1, cloud_path="asked/x.jpg")
+    journal.record([Arrival("a", PATH, facts(1), is_wanted=False)])
+    row = journal.listing()[-1]
+    journal.handled(row, said=message(2), said_key="said/x.jpg", body="1/made", body_bytes=3)
+    row = journal.row(row.id)
+    assert (row.message, row.cloud_path) == (message(1), "asked/x.jpg")
+    assert (row.wording, row.wanted_key, row.body) == (message(2), "said/x.jpg", "1/made")
+    journal.unhandle(row)
+    row = journal.row(row.id)
+    assert (row.wording, row.wanted_key, row.body) == (message(1), "asked/x.jpg", None)
+
+
+def test_the_next_version_begins_with_what_was_asked_for(journal: Journal) -> None:
+    expect(journal, 1, cloud_path="asked/x.jpg")
+    journal.record([Arrival("a", PATH, facts(1), is_wanted=False)])
+    journal.handled(journal.listing()[-1], said=message(2), said_key="said/x.jpg", body=None)
+    journal.record([Arrival("a", PATH, facts(2), is_wanted=False)])
+    row = journal.listing()[-1]
+    assert (row.state, row.wording, row.wanted_key) == (State.READY, message(1), "asked/x.jpg")
+    assert states(journal) == [State.SUPERSEDED, State.READY]
+
+
+def test_a_file_that_changed_after_its_handler_saw_it_is_shown_again_as_it_was_asked_for(journal: Journal) -> None:
+    row = add(journal, PATH, 1)
+    journal.handled(row, said=message(2), said_key="said/x.jpg", body=None)
+    journal.finish(row, State.SETTLING)
+    journal.record([Arrival("a", PATH, facts(2))])
+    (row,) = journal.listing()
+    assert (row.state, row.is_handled, row.wording, row.wanted_key) == (State.READY, False, None, None)
+
+
+def test_each_message_waits_for_its_file_by_itself_and_goes_when_it_comes(journal: Journal) -> None:
+    expect(journal, 1, 2)
+    expect(journal, 3, cloud_path="k")
+    journal.record([Arrival("a", PATH, facts(1), is_wanted=False)])
+    assert [(row.state, row.message, row.cloud_path) for row in journal.listing()] == [
+        (State.READY, message(1), None),
+        (State.READY, message(2), None),
+        (State.READY, message(3), "k"),
+    ]
+
+
+def test_a_second_message_is_waited_for_as_long_as_the_first_was(journal: Journal, clock: FakeClock) -> None:
+    (first,) = expect(journal, 1)
+    clock.advance(8)
+    (second,) = expect(journal, 2)
+    clock.advance(3)
+    assert [row.id for row in journal.overdue(10, limit=9)] == [first.id]
+    journal.give_up(first, "rejected: no file")
+    assert [row.id for row in journal.expected(limit=9)] == [second.id]
+
+
+def test_a_message_that_was_taken_is_not_acted_on_again(journal: Journal) -> None:
+    expect(journal, 1)
+    assert journal.take([(b"1", "image_info", [Ask("a", PATH, None, message(1))])]) == 0
+    assert len(journal.listing()) == 1
+
+
+def test_every_message_of_an_unsent_version_asks_for_the_next_one(journal: Journal) -> None:
+    expect(journal, 1, 2)
+    for number in (1, 2, 3):
+        journal.record([Arrival("a", PATH, facts(number), is_wanted=False)])
+        journal.record([Arrival("a", PATH, facts(number), is_wanted=False)])
+    owed = [row for row in journal.listing() if row.state is State.READY]
+    assert [(row.message, row.facts) for row in owed] == [(message(1), facts(3)), (message(2), facts(3))]
+    assert states(journal).count(State.SUPERSEDED) == 4
+
+
+def test_a_watched_file_that_a_message_asked_for_too_goes_under_its_key_once_in_each_version(journal: Journal) -> None:
+    expect(journal, 1)
+    for number in (1, 2):
+        journal.record([Arrival("a", PATH, facts(number))])
+        journal.record([Arrival("a", PATH, facts(number))])
+    assert [(row.state, row.message) for row in journal.listing()] == [
+        (State.SUPERSEDED, message(1)),
+        (State.READY, message(1)),
+    ]
+
+
+@pytest.fixture
+def timed(journal: Journal) -> Journal:
+    """A journal whose address "a" sends every so many seconds."""
+    journal.set_ways(timed=["a"], handlers=[])
+    return journal
+
+
+def test_what_an_address_gathered_is_due_now_when_somebody_asks_for_it(timed: Journal, clock: FakeClock) -> None:
+    clock.advance(5)
+    row = add(timed, PATH, 1)
+    other = add(timed, "generated_data/y.jpg", 1)
+    gathered = clock.monotonic() - 1
+    assert timed.claim(["a"], until={"a": gathered}) is None
+    assert timed.ask("a", PATH, facts=facts(1)) == row.id
+    found = timed.claim(["a"], until={"a": gathered})
+    assert found is not None and found.id == row.id
+    assert timed.claim(["a"], until={"a": gathered}) is None
+    timed.let_go(found)
+    assert timed.retry(["generated_data/y.jpg"]) == 1
+    found = timed.claim(["a"], until={"a": gathered}, order="newest_first")
+    assert found is not None and timed.row(other.id).due == 0.0
+
+
+def test_a_row_that_waits_for_its_file_is_not_due_because_somebody_asks_for_the_file(journal: Journal) -> None:
+    (row,) = expect(journal, 1)
+    assert journal.ask("a", PATH) == row.id
+    journal.wake_due(["a"])
+    assert (journal.row(row.id).state, journal.row(row.id).reason) == (State.WAITING, "file")
+
+
+def test_a_message_travels_with_the_version_that_was_there_before_it_and_is_not_sent_yet(timed: Journal) -> None:
+    row = add(timed, PATH, 1)
+    timed.handled(row, said=message(9), said_key="k", body=None)
+    expect(timed, 1, 2)
+    timed.record([Arrival("a", PATH, facts(1))])
+    gathered, joined, other = timed.listing()
+    assert (gathered.id, gathered.message, gathered.is_handled) == (row.id, message(1), False)
+    assert (joined.state, other.state, other.message) == (State.SUPERSEDED, State.READY, message(2))
+    assert timed.tally() == recounted(timed)
+    for number in (1, 2, 2):
+        timed.record([Arrival("a", PATH, facts(number))])
+    owed = [(each.message, each.facts) for each in timed.listing() if each.state is State.READY]
+    assert owed == [(message(1), facts(2)), (message(2), facts(2))]
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_a_message_does_not_join_a_version_that_is_on_its_way_or_has_another_key(
+    journal: Journal, *, is_claimed: bool
+) -> None:
+    row = add(journal, PATH, 1)
+    if is_claimed:
+        assert journal.claim(["a"]) is not None
+    expect(journal, 1, cloud_path=None if is_claimed else "k")
+    journal.record([Arrival("a", PATH, facts(1))])
+    assert journal.row(row.id).message is None
+    assert states(journal) == [State.READY, State.READY]

@@ -591,3 +591,8 @@ def test_no_two_inodes_have_the_same_number_and_an_ordinary_time_is_what_it_was(
     numbers = [0, 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1]
     assert len({facts_of(stat_result(st_ino=number)).inode for number in numbers}) == len(numbers)
     assert facts_of(stat_result(st_mtime_ns=-5, st_ctime_ns=2**62, st_ino=9)) == Facts(1, -5, 2**62, 9)
+
+
+@pytest.mark.parametrize("path", ["x" * 256, "d" * 256 + "/x", "é" * 200])
+def test_a_name_that_is_too_long_names_nothing_and_is_no_trouble_of_the_disk(tmp_path: Path, path: str) -> None:
+    assert look(str(tmp_path), path) is None

@@ -56,8 +56,10 @@ def kind_of(error: SyncagentError) -> str:
         (400, "KeyTooLongError", "Refused"),
         (400, "EntityTooLarge", "Refused"),
         (413, "", "Refused"),
+        (431, "", "HeadersTooLarge store"),
+        (400, "MetadataTooLarge", "HeadersTooLarge store"),
         (404, "NoSuchKey", "Refused"),
-        (400, "MetadataTooLarge", "Refused"),
+        (400, "MetadataTooLarge", "HeadersTooLarge store"),
         (405, "MethodNotAllowed", "Doubtful"),
         (411, "MissingContentLength", "Doubtful"),
         (400, "InvalidArgument", "Doubtful"),
@@ -98,6 +100,13 @@ def test_each_answer_has_one_meaning(status: int, code: str, kind: str) -> None:
 def test_a_conditional_write_that_is_refused_found_the_key_taken(status: int, code: str, kind: str) -> None:
     answer = Answer(status, {}, document(code) if code else b"")
     assert kind_of(trouble_with(answer, is_conditional=True)) == kind
+
+
+@pytest.mark.parametrize(
+    "page", [b"<title>400 Request Header Or Cookie Too Large</title>", b"HTTP/1.0 431 Too many headers"]
+)
+def test_a_proxy_that_takes_no_long_headers_is_understood(page: bytes) -> None:
+    assert kind_of(trouble_with(Answer(400, {"content-type": "text/html"}, page))) == "HeadersTooLarge store"
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 411])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -19,6 +20,7 @@ from syncagent.core.board import Board
 from syncagent.core.errors import (
     Blocked,
     Doubtful,
+    HeadersTooLarge,
     JournalBroken,
     KeyTaken,
     Refused,
@@ -37,7 +39,7 @@ from syncagent.docks.dock import IDLE_S, Dock, Ways
 from syncagent.docks.meter import Meter
 from syncagent.edges.answers import NotOffered
 from syncagent.edges.files import PinnedFile, facts_of
-from syncagent.edges.journal import Arrival, Journal, Row
+from syncagent.edges.journal import Arrival, Ask, Journal, Row
 from syncagent.edges.orders import PutRequest
 from syncagent.edges.payload import Body
 from syncagent.workers.uploader import TIDY_S, Uploader
@@ -1307,3 +1309,33 @@ def test_a_full_disk_at_the_moment_of_confirmation_does_not_leave_the_file_sendi
     world.run(60)
     assert world.states() == [State.CONFIRMED]
     assert len(world.store.calls("put_part")) == 2
+
+
+@pytest.mark.parametrize("multipart", [False, True])
+def test_fields_that_are_too_long_for_the_headers_of_a_store_go_beside_the_object(
+    build: Callable[..., World], *, multipart: bool
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    said = json.dumps({"msg_content": {"file_name": "a.jpg", "lens": "wide"}})
+    ask = Ask("a", "generated_data/camera/a.jpg", None, said)
+    world.journal.take([(b"1", "image_info", [ask])])
+    world.fails(too_long, name="create_multipart" if multipart else "put", prefix="camera/a/a.jpg", times=1)
+    world.write("a.jpg", b"x" * (6 * MIB if multipart else 1))
+    world.run()
+    assert State.CONFIRMED in world.states()
+    found = world.store.objects["camera/a/a.jpg"]
+    assert "lens" not in found.metadata
+    beside = json.loads(world.store.objects[found.metadata["syncagent-sidecar"]].body)
+    assert beside == {"key": "camera/a/a.jpg", "content": {"file_name": "a.jpg", "lens": "wide"}}
+    assert world.dock.permission()[0] == 0, "the store is not to blame"
+
+
+def too_long() -> Transient:
+    return HeadersTooLarge("the store answered 431", trouble=Trouble.STORE)
+
+
+def test_a_store_that_takes_no_headers_of_ours_at_all_is_the_stores_trouble(world: World) -> None:
+    world.fails(too_long)
+    world.write("a.jpg")
+    world.run()
+    assert world.states() == [State.WAITING]

@@ -68,17 +68,22 @@ class Journal(Arrivals, Deliveries, Messages, Releases, Uploads):
         return self.rows(f"{ROWS} WHERE v.state = 'settling'")
 
     def retry(self, paths: Sequence[str] | None = None) -> int:
-        """Release PARKED rows and make WAITING ones due now: those of `paths`, or all. Durable. Returns how many."""
+        """Release PARKED rows, and make due now what waits or is gathered: of `paths`, or all. Durable; how many."""
 
         def apply(connection: sqlite3.Connection) -> int:
             rows = connection.execute(
-                "SELECT v.id, d.path, v.name FROM version v JOIN directory d ON d.id = v.directory"
-                " WHERE v.state = 'parked' OR (v.state = 'waiting' AND v.reason != ?)",
+                "SELECT v.id, v.state, d.path, v.name FROM version v JOIN directory d ON d.id = v.directory"
+                " WHERE v.state = 'parked' OR (v.state = 'waiting' AND v.reason != ?)"
+                " OR (v.state = 'ready' AND v.due > 0)",
                 (FOR_FILE,),
             ).fetchall()
-            chosen = [row_id for row_id, head, name in rows if paths is None or join_path(head, name) in paths]
-            for row_id in chosen:
-                self._move(connection, row_id, State.READY, attempts=0, due=0.0)
+            chosen = [(row_id, state) for row_id, state, *path in rows if paths is None or join_path(*path) in paths]
+            for row_id, state in chosen:
+                if state == State.READY:  # gathered by an address that sends every so many seconds
+                    self._moving.append(row_id)
+                    connection.execute("UPDATE version SET due = 0 WHERE id = ?", (row_id,))
+                else:
+                    self._move(connection, row_id, State.READY, attempts=0, due=0.0)
             connection.execute("UPDATE note SET value = json_set(value, '$.since', NULL) WHERE name = ?", (_TORN,))
             return len(chosen)
 

@@ -90,8 +90,10 @@ CREATE TABLE message(                       -- what was taken from the inbox; as
     taken REAL NOT NULL                     -- journal time
 ) WITHOUT ROWID;
 ALTER TABLE version ADD COLUMN handled INTEGER NOT NULL DEFAULT 0;  -- its address's handler has seen it
-ALTER TABLE version ADD COLUMN body TEXT;   -- what the handler made of it, below the directory of handled files
+ALTER TABLE version ADD COLUMN body BLOB;   -- what the handler made of it, below the directory of handled files
 ALTER TABLE version ADD COLUMN body_size INTEGER;
+ALTER TABLE version ADD COLUMN said TEXT;   -- what the handler said of it, in the words of a message
+ALTER TABLE version ADD COLUMN said_key TEXT;  -- the key that the handler named
 CREATE INDEX version_expected ON version(id) WHERE state = 'waiting' AND reason = 'file';
 """
 
