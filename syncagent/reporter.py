@@ -104,9 +104,14 @@ class Reporter:
                 monotonic=now,
                 rates=self._rates(now),
                 wire=self._wire(),
-                warnings=self._settings.warnings,
+                warnings=(*self._settings.warnings, *self._unread()),
             )
         )
+
+    def _unread(self) -> tuple[str, ...]:
+        """What the inbox holds and nobody can read: files are sent all the same, but not those."""
+        inbox = self._board.fact("inbox")
+        return (f"inbox: {inbox.reason}",) if inbox is not None and not inbox.ok else ()
 
     def _wire(self) -> dict[str, int]:
         """Bytes over the wire today and this month, of all carriers."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from syncagent.core.board import Board, Flight
+from syncagent.core.board import Board, Fact, Flight
 from syncagent.core.model import Digest, Facts
 from syncagent.core.settings import Carrier, SendAddress, Settings, System
 from syncagent.docks.meter import note_of
@@ -78,3 +78,12 @@ def test_bytes_of_a_stopped_agent_are_todays_only_if_they_went_today(world: Worl
     assert world.reporter.status()["wire"] == {"bytes_today": 0, "bytes_month": 70}
     clock.advance(40 * 86_400)
     assert world.reporter.status()["wire"] == {"bytes_today": 0, "bytes_month": 0}
+
+
+def test_an_inbox_that_nobody_can_read_is_a_warning_and_stops_nothing(world: World) -> None:
+    world.board.set_fact("inbox", Fact(False, "unreadable", "1 cannot be read, generated_data/messages/x: denied"))
+    status = world.reporter.status()
+    assert "inbox: 1 cannot be read, generated_data/messages/x: denied" in status["reason"]
+    assert "inbox: 1 cannot be read, generated_data/messages/x: denied" in status["warnings"]
+    world.board.set_fact("inbox", Fact(True, "ok"))
+    assert "inbox" not in world.reporter.status()["reason"]
