@@ -111,7 +111,7 @@ class Reporter:
                 monotonic=now,
                 rates=self._rates(now),
                 wire=self._wire(),
-                warnings=(*self._settings.warnings, *self._torn()),
+                warnings=(*self._settings.warnings, *self._torn(), *self._unread()),
                 firmware={
                     component: self._journal.firmware_face(component) or NEVER_LOOKED
                     for component in map(component_of, firmware_carriers(self._settings))
@@ -142,6 +142,11 @@ class Reporter:
         name = self._journal.torn()
         where = os.path.join(os.path.dirname(self._journal.path), name or "")
         return [f"the journal was torn and is kept as {where}; {_TORN_REMEDY}"] if name else []
+
+    def _unread(self) -> tuple[str, ...]:
+        """What the inbox holds and nobody can read: files are sent all the same, but not those."""
+        inbox = self._board.fact("inbox")
+        return (f"inbox: {inbox.reason}",) if inbox is not None and not inbox.ok else ()
 
     def _wire(self) -> dict[str, int]:
         """Bytes over the wire today and this month, of all carriers."""

@@ -1,8 +1,8 @@
 """The message inbox: one directory per message type below generated_data/messages, one file per message.
 
-Promises that a message which `drop` returned for is on the card under its final name, that one is never seen in
-part, and that one which is refused is kept, its reason beside it. No link is followed below generated_data. What a
-message means is left to others.
+Promises that a message which `drop` returned for is on the card under its final name, that such a one is never seen in
+part, and that one which is refused is kept, its reason beside it, whatever its name. No link is followed below
+generated_data, and what cannot be read hides nothing else. What a message means is left to others.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Letter:
 
 
 class Inbox:
-    """The agent's side."""
+    """The agent's side, for one thread."""
 
     def __init__(self, data_root: str) -> None:
         self._data_root = data_root
@@ -92,19 +92,19 @@ class Inbox:
             return data
 
     def remove(self, letter: Letter) -> None:
-        """The message is in the journal. Raises: Transient(DISK)."""
+        """The message is in the journal. Raises: FileVanished; Transient(DISK)."""
         with _translated(f"cannot remove {letter.place}"):
             files.unlink(self._data_root, letter.place)
 
     def reject(self, letter: Letter, reason: str) -> str:
-        """Set a message aside; returns the name it has there. Raises: Transient(DISK)."""
+        """Set a message aside; returns the name it has there. Raises: FileVanished; Transient(DISK)."""
         name = self._explain(letter.name, reason)
         with _translated(f"cannot set {letter.place} aside"):
             files.rename(self._data_root, letter.place, f"{INBOX}/{REJECTED}/{name}")
         return name
 
     def reject_text(self, name: str, text: str, reason: str) -> str:
-        """Set aside a message that was taken before; returns the name it has there. Raises: Transient(DISK)."""
+        """Set aside a message that was taken before; returns its name there. Raises: FileVanished; Transient(DISK)."""
         name = self._explain(name, reason)
         with _translated(f"cannot write {name}"):
             files.write_whole(self._data_root, f"{INBOX}/{REJECTED}/{name}", text.encode(), mode=0o664)

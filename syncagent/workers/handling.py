@@ -1,7 +1,8 @@
 """Versions of addresses with a handler: shown to it, and kept as what it made of them.
 
 One pass shows one version. What a handler makes lies in the state directory until the store has it; so that a long
-outage does not fill the card with copies, only some are made ahead. A handler that fails parks its file and no other.
+outage does not fill the card with copies, no more is made while AHEAD versions are kept. A handler that fails, or that
+changes its own file again and again, parks that file; a bug of ours puts one version off. The others go on.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class Postman:
             self._board.complain(f"generated_data/{place}", "message", why, _OPEN_UP)
         first = next(iter(unread.items()), None)
         reason = f"{len(unread)} cannot be read, generated_data/{first[0]}: {first[1]}" if first else ""
-        self._board.set_fact("watcher/inbox", Fact(True, "ok", reason))
+        self._board.set_fact("inbox", Fact(not unread, "unreadable" if unread else "ok", reason))
         self._unread = unread
 
     # -- one message --------------------------------------------------------------------------------------------------

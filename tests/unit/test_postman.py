@@ -180,8 +180,8 @@ def test_what_cannot_be_read_is_said_and_counts_and_holds_up_no_other(
         "generated_data/messages/aaa": "cannot be read: Permission denied",
         "generated_data/messages/image_info/m.json": "cannot open: Permission denied",
     }
-    fact = world.board.fact("watcher/inbox")
-    assert fact is not None and "2 cannot be read" in fact.reason
+    fact = world.board.fact("inbox")
+    assert fact is not None and not fact.ok and "2 cannot be read" in fact.reason
     monkeypatch.undo()
     world.run()
     assert world.worker.is_whole()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from syncagent.core.board import Board, Flight
+from syncagent.core.board import Board, Fact, Flight
 from syncagent.core.model import Digest, Facts
 from syncagent.core.settings import Carrier, SendAddress, Settings, System
 from syncagent.core.settle import Pending
@@ -100,3 +100,12 @@ def test_the_headline_is_the_age_of_the_oldest_file_whether_it_is_finished_or_no
     assert status["queue"]["settling"] == {"files": 3, "bytes": 35, "reasons": {}}
     assert status["addresses"]["a"]["queue"]["settling"] == {"files": 2, "bytes": 30, "reasons": {}}
     assert not status["healthy"]
+
+
+def test_an_inbox_that_nobody_can_read_is_a_warning_and_stops_nothing(world: World) -> None:
+    world.board.set_fact("inbox", Fact(False, "unreadable", "1 cannot be read, generated_data/messages/x: denied"))
+    status = world.reporter.status()
+    assert "inbox: 1 cannot be read, generated_data/messages/x: denied" in status["reason"]
+    assert "inbox: 1 cannot be read, generated_data/messages/x: denied" in status["warnings"]
+    world.board.set_fact("inbox", Fact(True, "ok"))
+    assert "inbox" not in world.reporter.status()["reason"]
