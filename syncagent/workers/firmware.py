@@ -127,9 +127,11 @@ class FirmwareWorker:
         poll_s = self._carrier.firmware.poll_s
         if isinstance(error, Blocked):
             self._is_done = True  # nothing will come of it until somebody acts
+            most_s = poll_s
         elif self._is_once:
             return backoff_s(self._failures, least_s=0.5, most_s=5.0)
-        most_s = min(poll_s, MOST_RETRY_S)
+        else:
+            most_s = min(poll_s, MOST_RETRY_S)
         return backoff_s(self._failures, least_s=min(LEAST_RETRY_S, most_s), most_s=most_s)
 
     def _show(self, look: Look) -> None:

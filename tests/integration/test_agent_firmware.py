@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from syncagent.posting import post
 from tests.agent import Agent
 from tests.firmware_publisher import PATH, FirmwarePublisher, into_verifying
+from tests.proxy import Proxy
+from tests.proxy_rules import Rule
 from tests.servers import ACCESS_KEY, SECRET_KEY, Fault, VerifyingS3, wait_until
 
 IMAGE = bytes(range(256)) * 2000  # 512 kB
@@ -221,3 +224,25 @@ def test_an_unsigned_manifest_is_taken_only_where_it_is_allowed_and_that_is_loud
     agent.start()
     wait_until(lambda: agent.status()["facts"]["firmware"]["state"] == "unsigned", what="the warning")
     assert agent.status()["state"] == "degraded" and "signature" in agent.status()["reason"]
+
+
+def test_an_agent_that_is_stopped_while_an_image_comes_ends_soon_and_goes_on_there(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    image = os.urandom(3_000_000)
+    publisher.publish(image)
+    with Proxy(verifying.endpoint_url) as proxy:
+        configure(agent, proxy.endpoint_url, publisher)
+        proxy.rule = Rule(down_bytes_per_s=400_000)
+        agent.start()
+        part = os.path.join(agent.state_dir, "firmware", "cam", "staging", f"{hashlib.sha256(image).hexdigest()}.part")
+        wait_until(lambda: os.path.exists(part) and os.path.getsize(part) > 300_000, what="a part of the image")
+        assert agent.stop(within_s=10) == 0
+        assert dropped(agent)["firmware_images/boot.bin"] is None
+        size = os.path.getsize(part)
+        proxy.rule = Rule()
+        agent.start()
+        wait_until(lambda: dropped(agent)["firmware_images/boot.bin"] == image, what="the image is dropped")
+        ranges = [event.headers.get("range") for event in verifying.requests("GET") if event.key.endswith(".image")]
+        assert ranges == [None, f"bytes={size}-"]
+        assert agent.stop(within_s=10) == 0

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from securesystemslib.signer import CryptoSigner
 
 from syncagent.core.errors import Blocked, Transient, Trouble
 from syncagent.core.remote import Got
 from tests.fakes import FakeClock, MemoryStore, Script
 from tests.firmware_device import Device
-from tests.firmware_publisher import NOW, PATH, FirmwarePublisher, into_memory
+from tests.firmware_publisher import NOW, PATH, FirmwarePublisher, Pen, into_memory
 
 OLD = b"old" * 100_000
 NEW = b"new" * 100_000
@@ -261,7 +260,7 @@ def test_a_junk_timestamp_is_told_and_nothing_else_happens(device: Device, data:
 
 def test_too_few_signatures_are_none(device: Device) -> None:
     publisher = device.publisher
-    publisher.root.add_key(CryptoSigner.generate_ed25519().public_key, "timestamp")
+    publisher.root.add_key(Pen().public_key, "timestamp")
     publisher.root.roles["timestamp"].threshold = 2
     publisher.root.version += 1
     publisher.write_root()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from syncagent.core import constraints
 from syncagent.core.errors import Refused, Stopping
 from syncagent.core.manifest import time_text
 from syncagent.core.release import MAX_TRANSITIONS, Phase, cohort
@@ -228,6 +229,12 @@ def test_what_cannot_be_a_hook_is_told(tmp_path: Path, what: str) -> None:
         path.chmod(0o644 if what == "plain" else 0o777)
     with pytest.raises(hooks.HookFailed, match="hook"):
         hooks.run("x", str(path), {}, stop=Stop())
+
+
+def test_a_hook_that_nobody_calls_is_a_mistake_of_the_configuration() -> None:
+    with pytest.raises(constraints.BadValueError) as error:
+        constraints.hooks.check({"after_activation": "/bin/true"})
+    assert "after_activate" in error.value.remedy
 
 
 # -- what went before -------------------------------------------------------------------------------------------------
