@@ -14,6 +14,7 @@ from syncagent.core.settings import Carrier, Settings
 from syncagent.core.territory import Territory
 from syncagent.edges import files
 from syncagent.edges.clock import Clock
+from syncagent.edges.credentials import given_keys
 from syncagent.edges.journal import Journal
 from syncagent.edges.objects import S3Store, StoreSettings
 
@@ -77,13 +78,16 @@ def open_store(
     limit: Callable[[], int | None] | None = None,
 ) -> S3Store:
     upload = carrier.upload
+    keys: tuple[str | None, str | None] = (carrier.access_key_id, carrier.secret_access_key)
+    if keys == (None, None):
+        keys = given_keys() or keys
     return S3Store(
         StoreSettings(
             bucket=carrier.bucket_name or "",
             endpoint_url=carrier.endpoint_url,
             region=carrier.region,
-            access_key_id=carrier.access_key_id,
-            secret_access_key=carrier.secret_access_key,
+            access_key_id=keys[0],
+            secret_access_key=keys[1],
             addressing_style=carrier.store.addressing_style,
             connect_timeout_s=upload.connect_timeout_s,
             stall_s=upload.stall_s,

@@ -42,6 +42,7 @@ class VerifyingS3:
         self.has_checksums = True  # else x-amz-checksum-sha256 is ignored silently, and not answered
         self.etag_is_md5 = True
         self.may_delete = False
+        self.lifecycle = ""  # the rules of every bucket, as XML
         self.page_size = 1000
         self.min_part_bytes = 5 * 1024 * 1024
         self.lock = threading.RLock()
@@ -259,6 +260,11 @@ class VerifyingS3:
 
     def head_bucket(self, handler: Handler, objects: dict[str, StoredObject]) -> Answer:
         return Answer()
+
+    def lifecycle_rules(self, handler: Handler, objects: dict[str, StoredObject]) -> Answer:
+        if not self.lifecycle:
+            raise S3Error(404, "NoSuchLifecycleConfiguration", "The lifecycle configuration does not exist")
+        return xml_answer("LifecycleConfiguration", self.lifecycle)
 
     def locate_bucket(self, handler: Handler, objects: dict[str, StoredObject]) -> Answer:
         return xml_answer("LocationConstraint", "")

@@ -37,6 +37,7 @@ OPERATIONS: Sequence[tuple[str, str, bool, str, str]] = (
     ("DELETE", "uploadId", True, "AbortMultipartUpload", "abort_upload"),
     ("DELETE", "", True, "DeleteObject", "delete_object"),
     ("GET", "uploads", False, "ListMultipartUploads", "list_uploads"),
+    ("GET", "lifecycle", False, "GetBucketLifecycleConfiguration", "lifecycle_rules"),
     ("GET", "location", False, "GetBucketLocation", "locate_bucket"),
     ("GET", "list-type", False, "ListObjectsV2", "list_objects"),
     ("HEAD", "", False, "HeadBucket", "head_bucket"),

@@ -209,6 +209,20 @@ class Bucket:
                 etag = str(item.get("ETag", "")).strip('"')
                 yield ObjectFacts(str(item["Key"]), int(item["Size"]), etag)
 
+    def drops_unfinished_uploads(self, prefix: str) -> bool:
+        """Whether a rule of the bucket ends uploads below `prefix` that nobody completes."""
+        try:
+            with _translated():
+                rules = self._client().get_bucket_lifecycle_configuration(Bucket=self._name).get("Rules", [])
+        except Refused:  # it has no rules at all
+            return False
+        return any(
+            rule.get("Status") == "Enabled"
+            and "AbortIncompleteMultipartUpload" in rule
+            and prefix.startswith(str(rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))))
+            for rule in rules
+        )
+
     def begin_list(self, prefix: str) -> Iterator[ObjectFacts]:
         """The same, once the request for its first page has succeeded."""
         objects = self.list(prefix)

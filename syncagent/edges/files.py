@@ -502,13 +502,15 @@ def make_below(root: str, path: str, *, mode: int) -> None:
     for part in path.split("/"):
         with open_directory(root, "/".join(done)) as parent:
             try:
-                os.mkdir(part, mode, dir_fd=parent)
+                # The setgid bit comes from the parent, where that has it: a sandbox may forbid to set one.
+                os.mkdir(part, mode & 0o1777, dir_fd=parent)
             except FileExistsError:
                 pass
             else:
                 inner = os.open(part, _DIRECTORY, dir_fd=parent)
                 try:
-                    os.fchmod(inner, mode)  # whatever the umask says
+                    if stat.S_IMODE(os.fstat(inner).st_mode) != mode:
+                        os.fchmod(inner, mode)  # whatever the umask says
                 finally:
                     os.close(inner)
                 os.fsync(parent)

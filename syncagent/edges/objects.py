@@ -269,6 +269,10 @@ class S3Store:
         """Every object whose key begins with `prefix`."""
         yield from self._addressed(lambda: self._rare().begin_list(_sendable(prefix)))
 
+    def drops_unfinished_uploads(self, prefix: str) -> bool:
+        """Whether a rule of the bucket ends uploads below `prefix` that nobody completes."""
+        return self._addressed(lambda: self._rare().drops_unfinished_uploads(_sendable(prefix)))
+
     def close(self) -> None:
         """Close the idle connections. Requests in flight end by themselves."""
         self._wire.close()
