@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from syncagent.cli.firmware import FIRMWARE_VERBS
 from syncagent.cli.main import cli
 from syncagent.core.manifest import parse_manifest
-from syncagent.publish import repository
+from syncagent.publish import changes, repository
 from tests.agent import Agent, environment
 from tests.publishing import PASSPHRASE, PATH, Device
 from tests.servers import ACCESS_KEY, SECRET_KEY, Fault, VerifyingS3, s3_client
@@ -447,7 +447,8 @@ def test_two_publishers_at_once_one_wins_and_the_other_is_told(desk: Desk, verif
 
 def test_what_has_expired_is_renewed_and_a_missing_key_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.do("keygen", "root", "targets", "snapshot", "timestamp", "stable")
-    monkeypatch.setattr(repository, "expiry", lambda role, now: now.replace(microsecond=0) - timedelta(hours=1))
+    for module in (repository, changes):
+        monkeypatch.setattr(module, "expiry", lambda role, now: now.replace(microsecond=0) - timedelta(hours=1))
     desk.do("init")
     monkeypatch.undo()
     findings = desk.json_of_failure("verify")
