@@ -19,7 +19,7 @@ from syncagent.core.settings import Settings
 from syncagent.docks.routing import Destination, Routing
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.inbox import Inbox, Letter, Outbox
-from syncagent.edges.journal import Ask, Journal
+from syncagent.edges.journal import FOR_FILE, Ask, Journal
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +208,9 @@ class Postman:
         # Those that cannot be set aside now come again, when all behind them have had their turn.
         self._given_up = rows[-1].id if len(rows) == BATCH else 0
         for row in rows:
+            current = self._journal.row(row.id)
+            if (current.state, current.reason) != (State.WAITING, FOR_FILE):
+                continue  # its file came while those before it were set aside
             reason = f"its file {row.path} did not come, or was not finished, within {wait_s:g} s"
             # Set aside before it is forgotten: a kill between the two sets it aside twice.
             try:

@@ -11,7 +11,7 @@ import pytest
 
 from syncagent.core.board import Board
 from syncagent.core.errors import Transient, Trouble
-from syncagent.core.model import State
+from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, Messages, SendAddress, Settings, System, Task, Upload
 from syncagent.docks.routing import Routing
@@ -256,3 +256,23 @@ def test_the_key_of_a_receipt_that_is_too_long_is_left_to_the_queue(world: World
     (row,) = world.journal.expected(limit=9)
     assert row.cloud_path is not None and len(row.cloud_path) > 1100
     assert world.rejected() == {}
+
+
+def test_a_message_whose_file_came_while_others_were_set_aside_is_not_rejected(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        world.drop(f"{name}.json", {"file_name": name})
+    world.run()
+    world.clock.advance(WAIT_S + 1)
+    reject = world.inbox.reject_text
+
+    def reject_text(name: str, text: str, reason: str) -> str:
+        other = "b.jpg" if name.startswith("a") else "a.jpg"
+        world.journal.record([Arrival("a", f"generated_data/camera/{other}", Facts(1, 1, 1, 1), is_wanted=False)])
+        return reject(name, text, reason)
+
+    monkeypatch.setattr(world.inbox, "reject_text", reject_text)
+    world.run()
+    assert len(world.rejected()) == 1
+    assert {row.state for row in world.journal.listing()} == {State.GONE, State.READY}
