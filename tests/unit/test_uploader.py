@@ -1174,6 +1174,23 @@ def test_an_orphan_that_cannot_be_aborted_holds_up_no_file(build: Callable[..., 
     assert world.states() == [State.GONE, State.CONFIRMED]
 
 
+def test_without_the_right_to_abort_a_file_that_changed_in_the_middle_goes_with_its_new_bytes(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("x", b"o" * (6 * MIB))
+    world.fails(link, name="put_part", skip=1, times=1)
+    world.run()
+    world.fails(forbidden, name="abort")
+    content = b"n" * (6 * MIB + 1)
+    (world.root / "camera" / "x").write_bytes(content)
+    world.run(40)
+    world.record("x")
+    world.run(40)
+    assert world.states() == [State.CONFIRMED]
+    assert world.store.bytes_of("camera/a/x") == content
+
+
 def test_without_the_right_to_abort_the_store_is_no_less_there_and_is_asked_now_and_then(
     build: Callable[..., World],
 ) -> None:
