@@ -105,7 +105,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self._passes = 0
-        self._rows: dict[int, tuple[int, int]] = {}  # row id -> (times, passes at its last refusal)
+        self._rows: dict[int, tuple[int, int, int]] = {}  # row id -> (times, alone, passes at its last refusal)
 
     def passed(self, row_id: int) -> None:
         """The store took a row whole."""
@@ -114,12 +114,22 @@ class Refusals:
 
     def refused(self, row_id: int) -> int:
         """How often the row was refused again after others had passed."""
-        times, passes = self._rows.pop(row_id, (0, self._passes))
+        times, alone, passes = self._rows.pop(row_id, (0, 0, self._passes))
         times += passes < self._passes
-        self._rows[row_id] = times, self._passes
+        self._rows[row_id] = times, alone + 1, self._passes
         if len(self._rows) > MAX_REFUSED_ROWS:
             del self._rows[next(iter(self._rows))]
         return times
+
+    def is_open_question(self, row_id: int) -> bool:
+        """Whether the row was refused several times and nothing passed that would tell whose trouble it is."""
+        times, alone, _ = self._rows.get(row_id, (1, 0, 0))
+        return times == 0 and alone >= FAILURES_TO_CLOSE
+
+    def answered(self, row_id: int) -> None:
+        """Another key was tried and passed: it is the row's."""
+        _, alone, passes = self._rows.get(row_id, (0, 0, self._passes))
+        self._rows[row_id] = 1, alone, passes
 
 
 class Gate:
@@ -178,10 +188,18 @@ class Gate:
         self._passed_at = now
         return was_closed
 
-    def failed(self, error: Transient | Blocked, now: float, who: int, *, row_id: int | None = None) -> bool:
+    def failed(
+        self,
+        error: Transient | Blocked,
+        now: float,
+        who: int,
+        *,
+        row_id: int | None = None,
+        is_everybodys: bool = False,
+    ) -> bool:
         """A request failed in a way that may be everybody's. True when that closed the gate.
 
-        With a `row_id` it may be that row's own: then it takes several rows to close the gate.
+        With a `row_id` it may be that row's own: then it takes several rows to close the gate, unless `is_everybodys`.
         """
         was_open = self.trouble is None
         if not was_open and self._asker != who:
@@ -194,8 +212,10 @@ class Gate:
             self._failures += 1
         if row_id is not None:
             self._failed_rows.add(row_id)
-        one_is_enough = error.trouble in EVERYBODYS or (
-            error.trouble is Trouble.LINK and now - self._passed_at > FRESH_S
+        one_is_enough = (
+            is_everybodys
+            or error.trouble in EVERYBODYS
+            or (error.trouble is Trouble.LINK and now - self._passed_at > FRESH_S)
         )
         if was_open and not one_is_enough and self._failures < FAILURES_TO_CLOSE:
             return False

@@ -29,7 +29,7 @@ from syncagent.docks.naming import check_outside_corner, content_of, corner_key,
 from syncagent.edges import files
 from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
-from syncagent.edges.multipart import NotBegun, Parcel, Shipment, etag_of_file, part_size
+from syncagent.edges.multipart import NotBegun, Parcel, Shipment, etag_of_file, give_up, part_size
 from syncagent.edges.objects import PutRequest
 from syncagent.edges.payload import is_copy
 
@@ -328,7 +328,7 @@ class Delivery:
     def _drop_upload(self) -> None:
         upload = self._journal.upload_of(self._row)
         if upload is not None:
-            self._dock.store.abort(upload.key, upload_id=upload.upload_id)
+            give_up(self._dock.store, upload.key, upload_id=upload.upload_id)
             self._dock.upload_ended(self._row.id)
 
     def _confirm(self, key: str, digest: Digest, etag: str) -> None:

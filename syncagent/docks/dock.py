@@ -20,9 +20,13 @@ from syncagent.core.retry import ADDRESSES, DOUBTS_TO_PARK, EVERYBODYS, REFUSED_
 from syncagent.core.settings import Carrier, MessageFields, SendAddress
 from syncagent.core.ticks import Ticks
 from syncagent.docks.meter import Meter
+from syncagent.docks.naming import corner_key
 from syncagent.docks.survey import Survey, SurveyedStore
 from syncagent.edges.clock import Clock
 from syncagent.edges.journal import Journal, Row
+from syncagent.edges.objects import PutRequest
+from syncagent.edges.payload import BytesBody
+from syncagent.edges.probing import PROBE_BYTES, PROBE_DIGEST
 
 logger = logging.getLogger(__name__)
 
@@ -264,11 +268,22 @@ class Dock:
     def refused(self, row: Row, error: Blocked | Doubtful) -> tuple[Blocked | Refused, float]:
         """The store refused the row, for its own sake or like any other: (what that is, how long it waits at most).
 
-        While others pass it is the row's own trouble. Until then it may be everybody's, and is asked for like that.
+        While others pass it is the row's own trouble. Until then it may be everybody's, and is asked for like that; of
+        a row that stays alone with it, a key of our own tells.
         """
+        is_everybodys = False
         with self._lock:
-            times = self._refusals[row.address].refused(row.id)
-            is_its_own = times > 0 and self._address_gates[row.address].is_open
+            refusals, gate = self._refusals[row.address], self._address_gates[row.address]
+            times = refusals.refused(row.id)
+            must_ask = gate.is_open and refusals.is_open_question(row.id)
+        if must_ask:
+            passes = self._takes_another()
+            is_everybodys = passes is False
+            if passes:
+                times = 1
+                with self._lock:
+                    refusals.answered(row.id)
+        is_its_own = times > 0 and gate.is_open
         if isinstance(error, Doubtful):
             if is_its_own and times >= DOUBTS_TO_PARK:
                 self.forgiven(row.address)
@@ -277,17 +292,37 @@ class Dock:
         if is_its_own:
             self.forgiven(row.address)
             return error, self.carrier.upload.retry_max_s
-        self.failed(row.address, error, row_id=row.id)
+        self.failed(row.address, error, row_id=row.id, is_everybodys=is_everybodys)
         return error, min(self.carrier.upload.retry_max_s, REFUSED_WAIT_S)
 
-    def failed(self, address: str, error: Transient | Blocked, *, row_id: int | None = None) -> None:
+    def _takes_another(self) -> bool | None:
+        """Whether the store takes an object under a key of our own; None when that cannot be told now."""
+        key = corner_key(self.carrier, "probe")
+        request = PutRequest(key, PROBE_DIGEST, {}, "text/plain", None, only_if_absent=False)
+        try:
+            self.store.put(request, BytesBody(PROBE_BYTES))
+        except (Blocked, Doubtful) as error:
+            is_refused = isinstance(error, Doubtful) or error.trouble is Trouble.FORBIDDEN
+            return False if is_refused else None
+        except (Transient, Refused):
+            return None
+        return True
+
+    def failed(
+        self,
+        address: str,
+        error: Transient | Blocked,
+        *,
+        row_id: int | None = None,
+        is_everybodys: bool = False,
+    ) -> None:
         """A request failed in a way that may concern more than its file; `row_id` if perhaps only that one."""
         now = self.clock.monotonic()
         with self._lock:
             gate = self._address_gates[address] if error.trouble in ADDRESSES else self._gate
             # The request had the permission of both.
             (self._address_gates[address] if gate is self._gate else self._gate).unused(get_ident())
-            closed = gate.failed(error, now, get_ident(), row_id=row_id)
+            closed = gate.failed(error, now, get_ident(), row_id=row_id, is_everybodys=is_everybodys)
         self.meter.account()
         if closed:
             logger.warning("store unavailable carrier=%s trouble=%s reason=%s", self.carrier.name, error.trouble, error)

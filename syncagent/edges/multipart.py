@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from syncagent.core.errors import FileChanged, PartsRefused, Refused, SyncagentError, UploadGone
+from syncagent.core.errors import Blocked, FileChanged, PartsRefused, Refused, SyncagentError, Trouble, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import multipart_etag
 from syncagent.edges.answers import NotOffered
@@ -99,6 +99,16 @@ def etag_of_file(source: Source, part_bytes: int) -> str:
     return multipart_etag([source.digest(at, min(part_bytes, size - at)).md5 for at in range(0, size, part_bytes)])
 
 
+def give_up(store: Store, key: str, *, upload_id: str) -> None:
+    """Abort an upload of a file that goes on without it; where that is not allowed, it stays, and the file goes on."""
+    try:
+        store.abort(key, upload_id=upload_id)
+    except Blocked as error:
+        if error.trouble is not Trouble.FORBIDDEN:
+            raise
+        logger.warning("upload not aborted key=%s reason=%s", key, error)
+
+
 @dataclass(frozen=True, slots=True)
 class Parcel:
     """One version on its way to one key."""
@@ -170,7 +180,7 @@ class Shipment:
             if found is None:
                 if isinstance(error, PartsRefused):
                     # It is still there. Not for NoSuchUpload: a Complete may be at work on it.
-                    self._store.abort(self._parcel.key, upload_id=self._upload_id)
+                    give_up(self._store, self._parcel.key, upload_id=self._upload_id)
                 self._progress.ended()
                 raise
             etag = found

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from syncagent.core.errors import FileChanged, KeyTaken, PartsRefused, Refused, Transient, Trouble, UploadGone
+from syncagent.core.errors import Blocked, FileChanged, KeyTaken, PartsRefused, Refused, Transient, Trouble, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.edges import multipart
 from syncagent.edges.answers import NotOffered
@@ -301,6 +301,16 @@ def test_an_upload_whose_parts_the_store_does_not_take_is_aborted_and_the_next_a
     assert ledger.upload is None and store.uploads == {}
     go_on(store, ledger, is_first_in_run=False)
     assert store.bytes_of(KEY) == CONTENT and store.uploads == {}
+
+
+def test_without_the_right_to_abort_the_file_goes_on_all_the_same() -> None:
+    store, ledger = MemoryStore(), Ledger()
+    store.scripts.append(Script(lambda: PartsRefused("InvalidPart"), name="complete", times=1))
+    store.scripts.append(Script(lambda: Blocked("403", trouble=Trouble.FORBIDDEN), name="abort"))
+    with pytest.raises(UploadGone):
+        go_on(store, ledger)
+    go_on(store, ledger, is_first_in_run=False)
+    assert store.bytes_of(KEY) == CONTENT
 
 
 def test_an_upload_that_cannot_be_aborted_now_is_not_forgotten() -> None:

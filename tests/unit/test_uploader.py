@@ -561,8 +561,9 @@ def test_one_refused_key_holds_up_no_file_and_is_no_fact_of_the_store(world: Wor
     world.write("good")
     world.run()
     assert "camera/a/good" in world.store.objects
-    # Nothing else passed all the while: it might have been the whole store, which is asked every 30 s.
-    assert 15 <= refusals(world, "camera/a/bad") <= 30
+    # It is told from a store that refuses everything by another key, once.
+    assert 5 <= refusals(world, "camera/a/bad") <= 20
+    assert [call.key for call in world.store.calls("put")].count("camera/default/.syncagent/probe") == 1
 
 
 def test_a_key_that_is_refused_while_others_pass_is_asked_for_less_and_less(build: Callable[..., World]) -> None:
@@ -574,6 +575,27 @@ def test_a_key_that_is_refused_while_others_pass_is_asked_for_less_and_less(buil
         world.run(30)
     assert 8 <= refusals(world, "camera/a/bad") <= 16
     assert world.states() == [State.WAITING] + [State.CONFIRMED] * 60
+
+
+@pytest.mark.parametrize("error", [forbidden, lambda: Doubtful("the store answered 400 InvalidRequest")])
+def test_a_lone_file_shows_that_the_store_refuses_everything(world: World, error: Callable[[], Exception]) -> None:
+    world.write("before")
+    world.run()
+    world.write("x")
+    world.fails(error)
+    world.run(30)
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state in ("forbidden", "refused")
+
+
+def test_a_link_that_is_down_when_another_key_is_tried_tells_nothing(world: World) -> None:
+    world.write("bad")
+    world.fails(forbidden, prefix="camera/a/bad")
+    world.fails(link, prefix="camera/default/.syncagent", times=1)
+    world.run(300)
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state == "ok"
+    assert [call.error for call in world.store.calls("put") if call.key.endswith("/probe")] == ["Transient", ""]
 
 
 def test_a_file_that_was_refused_alone_goes_within_thirty_seconds_of_the_end_of_it(world: World) -> None:
@@ -1230,6 +1252,23 @@ def test_an_orphan_that_cannot_be_aborted_holds_up_no_file(build: Callable[..., 
     world.write("x")
     world.run(5)
     assert world.states() == [State.GONE, State.CONFIRMED]
+
+
+def test_without_the_right_to_abort_a_file_that_changed_in_the_middle_goes_with_its_new_bytes(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("x", b"o" * (6 * MIB))
+    world.fails(link, name="put_part", skip=1, times=1)
+    world.run()
+    world.fails(forbidden, name="abort")
+    content = b"n" * (6 * MIB + 1)
+    (world.root / "camera" / "x").write_bytes(content)
+    world.run(40)
+    world.record("x")
+    world.run(40)
+    assert world.states() == [State.CONFIRMED]
+    assert world.store.bytes_of("camera/a/x") == content
 
 
 def test_without_the_right_to_abort_the_store_is_no_less_there_and_is_asked_now_and_then(
