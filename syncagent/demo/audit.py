@@ -15,6 +15,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from syncagent.assembly import BASE_LOCK
 from syncagent.core.errors import Transient, Trouble
 from syncagent.core.model import State
 from syncagent.demo.camera import Version
@@ -132,7 +133,7 @@ def compare(
 def _files(base_dir: str) -> set[str]:
     found = set()
     for folder, _, names in os.walk(os.path.join(base_dir, "generated_data")):
-        found |= {os.path.relpath(os.path.join(folder, name), base_dir) for name in names}
+        found |= {os.path.relpath(os.path.join(folder, name), base_dir) for name in names if name != BASE_LOCK}
     return found
 
 
