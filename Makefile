@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := packaging/lock/runtime.txt packaging/lock/dev.txt
+# Most of the tests' time is waiting. A file stays in one process: its servers and its table are shared there.
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .PHONY: demo test unit long bench clean
@@ -14,7 +16,7 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q --timeout 300 -m "not long"
+	$(BIN)/pytest -q --timeout 300 -m "not long" $(SPREAD)
 
 unit: .venv/installed
 	$(BIN)/pytest -q --timeout 60 -m "not long" tests/unit tests/property tests/test_architecture.py

@@ -27,6 +27,7 @@ from syncagent.core.board import Board, Fact
 from syncagent.core.errors import JournalBroken, JournalTorn, Stopping, Transient, Trouble
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
+from syncagent.core.release import firmware_carriers
 from syncagent.core.settings import Carrier, SendAddress, Settings
 from syncagent.core.ticks import Ticks
 from syncagent.docks.dock import Dock, Ways
@@ -43,8 +44,10 @@ from syncagent.edges.journal import Journal, set_aside, wrecks
 from syncagent.edges.objects import S3Store
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
+from syncagent.firmware import open_hangar
 from syncagent.reporter import Reporter, disk_fact
 from syncagent.supervisor import Crew, Supervisor
+from syncagent.workers.firmware import FirmwareWorker
 from syncagent.workers.handling import Handling
 from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
@@ -96,6 +99,7 @@ class App:
         self._addresses = all_addresses(settings)
         self._upload_bells: list[Bell] = []
         self._stores: list[S3Store] = []
+        self._firmware_stores: dict[str, S3Store] = {}  # by the carrier's name
         self._docks: list[Dock] = []
         self._build()
 
@@ -180,6 +184,8 @@ class App:
             on_taken=self._look_at_rows,
             on_poll=self._poll_firmware,
         )
+        self._firmware: list[tuple[FirmwareWorker, Bell]] = []
+        self._build_firmware()
         self._handling: Handling | None = None
         if any(address.handler is not None for address in self._addresses):
             self._handling = Handling(
@@ -210,7 +216,13 @@ class App:
         self.supervisor.add(Crew(self.reloader, self._reload_bell, "uploader/reload", is_essential=False))
         self.control = Control(
             self.directories.state_dir,
-            {"status": self.status, "settling": self._settling, "flights": self._flights, "poke": self._poke},
+            {
+                "status": self.status,
+                "settling": self._settling,
+                "flights": self._flights,
+                "poke": self._poke,
+                "poll": self._poll,
+            },
             {"position": self._position},
         )
         self.board.set_fact("uploader", Fact(True, "ok"))
@@ -237,7 +249,7 @@ class App:
             carrier,
             journal=self.journal,
             clock=self.clock,
-            totals=lambda: (store.wire_totals().sent_bytes, store.wire_totals().received_bytes),
+            totals=lambda: self._totals(carrier.name, store),
             store_time=store.store_clock.store_time,
         )
         meters.append(meter)
@@ -268,6 +280,40 @@ class App:
             # A request may wait for the store as long as `stall_s` says, and more than one may be made in a pass.
             self.supervisor.add(Crew(worker, bell, f"uploader/{name}", max_silence_s=3600.0))
 
+    def _totals(self, carrier_name: str, store: S3Store) -> tuple[int, int]:
+        """Bytes sent and received over a carrier, its firmware's included."""
+        own = [each.wire_totals() for each in (store, self._firmware_stores.get(carrier_name)) if each is not None]
+        return sum(each.sent_bytes for each in own), sum(each.received_bytes for each in own)
+
+    def _build_firmware(self) -> None:
+        for carrier in firmware_carriers(self.settings):
+            hangar = open_hangar(
+                carrier,
+                settings=self.settings,
+                directories=self.directories,
+                journal=self.journal,
+                clock=self.clock,
+                on_receipt=self._on_receipt,
+                on_news=self._on_image,
+                progress=self._on_progress,
+            )
+            self._stores.append(hangar.store)
+            self._firmware_stores[carrier.name] = hangar.store
+            worker = FirmwareWorker(
+                carrier,
+                channel=hangar.channel,
+                installer=hangar.installer,
+                journal=self.journal,
+                board=self.board,
+                clock=self.clock,
+                directory=hangar.directory,
+                why_untrusted=hangar.why_untrusted,
+                is_once=self._is_once,
+            )
+            bell = self.stop.bell()
+            self._firmware.append((worker, bell))
+            self.supervisor.add(Crew(worker, bell, f"firmware/{carrier.name}", is_essential=False))
+
     def _take_over(self, settings: Settings) -> None:
         """The owner edited what may change in a running agent."""
         self.settings = settings
@@ -295,6 +341,8 @@ class App:
 
     def status(self) -> dict[str, Any]:
         self.board.set_fact("disk", disk_fact(self.directories))
+        for dock in self._docks:
+            dock.show()  # the wall clock may have been set since the last answer
         return self.reporter.status(settling=self.intake.settling.pending())
 
     def _settling(self) -> list[dict[str, Any]]:
@@ -315,14 +363,30 @@ class App:
         self._ring_uploaders()
         return {"ok": True, "journal": self.journal.identity}
 
+    def _poll(self) -> dict[str, Any]:
+        self._poll_firmware()
+        return {"ok": True}
+
     def _look_at_rows(self) -> None:
         """Rows came that wait for their files to be finished."""
         self.intake.poke()
         self._intake_bell.ring()
 
     def _poll_firmware(self) -> None:
-        """A message asks whether there is new firmware."""
-        logger.info("firmware poll asked for by a message")
+        """A message, or a command, asks whether there is new firmware."""
+        for worker, bell in self._firmware:
+            worker.poll_now()
+            bell.ring()
+
+    def _on_image(self, _size_bytes: int) -> None:
+        """Called while an image comes."""
+        self.board.add("moved")
+        if self.stop.is_set():
+            raise Stopping
+
+    def _on_receipt(self) -> None:
+        self.postman.expect()
+        self._postman_bell.ring()
 
     def _position(self, question: Mapping[str, Any], go_on: Callable[[], bool]) -> dict[str, Any]:
         """The newest confirmed position, as soon as it is beyond `after`, or after `wait_s` seconds."""
@@ -366,7 +430,9 @@ class App:
         return code or (0 if done and not parked and self.intake.is_whole() else 1)
 
     def _is_idle(self) -> bool:
-        # Messages first: what they ask for settles afterwards.
+        # Firmware first, whose receipts are messages; then messages: what they ask for settles afterwards.
+        if not all(worker.is_idle() for worker, _ in self._firmware):
+            return False
         return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()
 
     def _is_all_sent(self) -> bool:

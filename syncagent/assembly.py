@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from syncagent.core.manifest import DEFAULT_CONFIG_PATH, DEFAULT_FOLDER
 from syncagent.core.messages import all_addresses
 from syncagent.core.places import GENERATED, Places
 from syncagent.core.settings import Carrier, Settings
@@ -55,6 +56,8 @@ def places_of(settings: Settings | None, directories: Directories) -> Places:
 
 def territory_of(settings: Settings, directories: Directories, places: Places) -> Territory:
     reserved = {task.carrier.path for task in settings.tasks if task.carrier.path} | {BASE_LOCK}
+    if settings.tasks:  # what is dropped there is no camera's
+        reserved |= {DEFAULT_FOLDER, DEFAULT_CONFIG_PATH}
     state = places.heard(os.path.realpath(directories.state_dir))
     if state:
         reserved.add(state)

@@ -14,6 +14,7 @@ from syncagent.core.board import Board, Fact
 from syncagent.core.budget import Spent
 from syncagent.core.errors import Transient
 from syncagent.core.model import OWED, State
+from syncagent.core.release import component_of, firmware_carriers
 from syncagent.core.settings import Settings
 from syncagent.core.settle import Pending
 from syncagent.core.status import Cell, Snapshot, build
@@ -23,6 +24,8 @@ from syncagent.edges.clock import Clock
 from syncagent.edges.journal import Journal, Tally
 
 RATE_WINDOW_S = 60.0
+#: What is said of a component before the first look for it led to anything.
+NEVER_LOOKED = {"release": None, "state": "idle", "reason": ""}
 #: Why rows stay that were recorded for an address which is not configured any more.
 INACTIVE = "its address is not active"
 _NONE: Mapping[str, Pending] = {}
@@ -109,6 +112,10 @@ class Reporter:
                 rates=self._rates(now),
                 wire=self._wire(),
                 warnings=(*self._settings.warnings, *self._torn()),
+                firmware={
+                    component: self._journal.firmware_face(component) or NEVER_LOOKED
+                    for component in map(component_of, firmware_carriers(self._settings))
+                },
             )
         )
 

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from syncagent.core.errors import FileChanged, KeyTaken, Refused, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.core.remote import Got
 from syncagent.edges.clock import Bell, Clock, Stop
 
 if TYPE_CHECKING:
@@ -208,6 +210,7 @@ class MemoryStore:
         self.history: list[Call] = []
         self.scripts: list[Script] = []
         self.is_closed = False
+        self.got_bytes = 0  # that `get` handed out, or would have
         self._numbers = itertools.count(1)
 
     def calls(self, name: str | None = None) -> builtins.list[Call]:
@@ -221,6 +224,8 @@ class MemoryStore:
             data = _verified(body, request.digest)
             if request.only_if_absent and request.key in self.objects:
                 raise KeyTaken(f"{request.key} is taken")
+            if request.only_if_match not in (None, getattr(self.objects.get(request.key), "etag", None)):
+                raise KeyTaken(f"{request.key} is another object")
             etag = request.digest.md5.hex()
             self.objects[request.key] = Stored(data, etag, dict(request.metadata), request.content_type)
             return etag
@@ -293,6 +298,41 @@ class MemoryStore:
         data = self._call("read", key, act)
         for begin in range(0, len(data), CHUNK_BYTES):
             yield data[begin : begin + CHUNK_BYTES]
+
+    def get(self, key: str, *, headers: Mapping[str, str] | None = None) -> Got:
+        """A GET as careful stores answer it; the history has its name, key and, as `error`, a status that is no 200."""
+        asked = {name.lower(): value for name, value in (headers or {}).items()}
+        stored = self.objects.get(key)
+
+        def answer(status: int, body: bytes = b"", **more: str) -> Got:
+            etag = {"etag": f'"{stored.etag}"'} if stored is not None else {}
+            pieces = [body[begin : begin + CHUNK_BYTES] for begin in range(0, len(body), CHUNK_BYTES)]
+            self.history.append(Call("get", key, "" if status == 200 else str(status)))
+            self.got_bytes += len(body)
+            all_headers = {
+                "content-length": str(len(body)),
+                **etag,
+                **{n.replace("_", "-"): v for n, v in more.items()},
+            }
+            return Got(status, all_headers, iter(pieces), f"the store answered {status}" if status >= 400 else "")
+
+        script = next((script for script in self.scripts if script.takes("get", key)), None)
+        if script is not None:
+            self.history.append(Call("get", key, "scripted"))
+            raise script.error()
+        if stored is None:
+            return answer(404)
+        if asked.get("if-match") not in (None, f'"{stored.etag}"'):
+            return answer(412)
+        if asked.get("if-none-match") == f'"{stored.etag}"':
+            return answer(304)
+        match = re.fullmatch(r"bytes=(\d+)-", asked.get("range", ""))
+        if match is None:
+            return answer(200, stored.body)
+        begin, size = int(match.group(1)), len(stored.body)
+        if begin >= size:
+            return answer(416)
+        return answer(206, stored.body[begin:], content_range=f"bytes {begin}-{size - 1}/{size}")
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         keys = self._call("list", prefix, lambda: sorted(k for k in self.objects if k.startswith(prefix)))

@@ -17,9 +17,9 @@ from contextlib import ExitStack
 from syncagent import __version__
 from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
-from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
-from syncagent.core.keys import Naming, check_key, escape, time_of, with_digest
-from syncagent.core.metadata import SIDECAR, pack
+from syncagent.core.errors import Blocked, KeyTaken, Refused, Transient, Trouble, UploadGone
+from syncagent.core.keys import Naming, check_key, time_of, with_digest
+from syncagent.core.metadata import SIDECAR, header_value, pack
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.places import OUTSIDE
 from syncagent.core.proof import is_md5_hex
@@ -30,6 +30,7 @@ from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
 from syncagent.edges.multipart import NotBegun, Parcel, Shipment, etag_of_file, part_size
 from syncagent.edges.objects import PutRequest
+from syncagent.edges.payload import is_copy
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ IN_MEMORY_BYTES = 1024 * 1024
 UNSETTLED = "syncagent-unsettled"
 #: Another worker is sending to the same key: it will be done soon.
 KEY_BUSY_WAIT_S = 1.0
+#: The size of an object that we may not look at: that of no file.
+UNSEEN_BYTES = -1
 
 
 class _Ledger:
@@ -123,7 +126,8 @@ class Delivery:
             else:
                 digest = pinned.digest()
             pinned.check()
-            original.check()
+            if pinned is not original:
+                original.check()
             self._find_key(pinned, content, digest)
 
     def _handled(self, body: str) -> PinnedFile:
@@ -155,7 +159,7 @@ class Delivery:
                 if row.is_unsettled or not self._journal.is_flagged(row.address, key):
                     self._adopt(key, digest, etag=None)
                     return
-                found = self._dock.store.head(key)
+                found = self._look_at(key, is_last=is_later_version)
                 if self._is_ours(found, key, pinned, content, digest):
                     return
                 if found is not None and not overwrites:
@@ -169,7 +173,7 @@ class Delivery:
                     if not is_later_version and is_md5_hex(foreign[1]):
                         continue  # other bytes, for sure
                     # The listing proves nothing, or it names a key that only this version would have: ask.
-                    found = self._dock.store.head(key)
+                    found = self._look_at(key, is_last=is_later_version)
                     if self._is_ours(found, key, pinned, content, digest):
                         return
                     if found is not None:
@@ -178,15 +182,36 @@ class Delivery:
                 continue
             try:
                 self._put(key, pinned, content, digest, only_if_absent=not overwrites)
-            except KeyTaken:
+            except KeyTaken as error:
+                found = self._look_at(key, is_last=is_later_version)
+                if found is None:
+                    # Gone again, or never there: the key may well be ours, and the parts are still good.
+                    raise Transient("the key is taken, but by no object", trouble=Trouble.FILE) from error
                 self._drop_upload()
                 self._journal.release(row)
-                if self._is_ours(self._dock.store.head(key), key, pinned, content, digest):
+                if self._is_ours(found, key, pinned, content, digest):
                     return  # an earlier attempt's, whose answer was lost
                 logger.info("key taken path=%s key=%s", row.path, key)
                 continue
             return
         raise Refused("both keys of this version are taken by other bytes")
+
+    def _look_at(self, key: str, *, is_last: bool) -> ObjectFacts | None:
+        """What is under a key; from a listing where the store refuses to say more.
+
+        Where it refuses that, too, a key that is not the last choice counts as another's.
+        """
+        try:
+            return self._dock.store.head(key)
+        except Blocked as error:
+            if error.trouble is not Trouble.FORBIDDEN:
+                raise
+        try:
+            return next((found for found in self._dock.store.list(key) if found.key == key), None)
+        except Blocked as error:
+            if error.trouble is not Trouble.FORBIDDEN or is_last:
+                raise
+            return ObjectFacts(key, UNSEEN_BYTES, "")
 
     def _is_same(self, pinned: PinnedFile, digest: Digest, size_bytes: int, etag: str) -> bool:
         """Whether an object with this size and ETag is this version. An ETag that is no MD5 proves nothing."""
@@ -207,10 +232,7 @@ class Delivery:
         same = self._is_same(pinned, digest, found.size_bytes, found.etag)
         if not same and found.metadata.get("syncagent-sha256") == digest.sha256.hex():
             # Its ETag is not an MD5 (encrypted by the store's own key): only its bytes prove it.
-            whole = hashlib.sha256()
-            for piece in self._dock.store.read(key):
-                whole.update(piece)
-            same = whole.digest() == digest.sha256
+            same = is_copy(self._dock.store.read(key), digest, size_bytes=pinned.size_bytes)
         if not same:
             return False
         if UNSETTLED in found.metadata and not self._row.is_unsettled:
@@ -292,7 +314,7 @@ class Delivery:
         self._journal.confirm(row, key=key, digest=digest, etag=etag)
         board.fly(self._worker, None)
         self._dock.forget(row.id)
-        self._dock.passed(row.address)
+        self._dock.passed(row.address, row_id=row.id)
         board.add("sent_files")
         board.add("sent_bytes", row.facts.size_bytes)
         board.settle_complaint(row.path, "upload")
@@ -315,7 +337,7 @@ class Delivery:
             **self._carrier.upload.metadata,
             "syncagent-sha256": digest.sha256.hex(),
             "syncagent-mtime": f"{time_of(self._row.facts.mtime_ns):%Y-%m-%dT%H:%M:%SZ}",
-            "syncagent-system-id": escape(self._system_id),
+            "syncagent-system-id": header_value(self._system_id),
             "syncagent-version": __version__,
         }
         if captured_at is not None:
@@ -326,11 +348,12 @@ class Delivery:
         # Named by what it belongs to, so that a repeated request writes the same object again.
         name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()
         sidecar = corner_key(self._carrier, f"sidecars/{name}.json")
-        packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(sidecar))
+        named = header_value(sidecar)
+        packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(named))
         if is_whole:
             return {**metadata, **packed}, None
         document = json.dumps({"key": key, "content": content}, ensure_ascii=False, allow_nan=False)
-        return {**metadata, **packed, SIDECAR: sidecar}, (sidecar, document.encode())
+        return {**metadata, **packed, SIDECAR: named}, (sidecar, document.encode())
 
     def _put_sidecar(self, key: str, data: bytes) -> None:
         """Before the object that names it: nobody shall find one without the other."""

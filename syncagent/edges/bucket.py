@@ -31,6 +31,7 @@ READ_BYTES = 256 * 1024
 #: well-formed, is no empty listing.
 _ROOTS = {
     "CompleteMultipartUpload": "CompleteMultipartUpload",
+    "CopyObject": "CopyObject",
     "CreateMultipartUpload": "InitiateMultipartUpload",
     "ListObjectsV2": "ListBucket",
     "ListParts": "ListParts",
@@ -190,6 +191,16 @@ class Bucket:
                 if not chunk:
                     return
                 yield chunk
+
+    def copy(self, source: str, key: str) -> None:
+        """Copy one object within the bucket."""
+        with _translated():
+            self._client().copy_object(Bucket=self._name, Key=key, CopySource={"Bucket": self._name, "Key": source})
+
+    def delete(self, key: str) -> None:
+        """Delete one object; one that is gone is no error."""
+        with _translated():
+            self._client().delete_object(Bucket=self._name, Key=key)
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         """Every object below `prefix`, in the store's order."""

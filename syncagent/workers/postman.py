@@ -72,6 +72,7 @@ class Postman:
         self._stuck: dict[str, Facts] = {}  # letters that were dealt with and cannot be moved away
         self._next_tidy = clock.monotonic()
         self._is_empty = False
+        self._expected = 0
 
     def set_settings(self, settings: Settings) -> None:
         """The owner edited what may change in a running agent."""
@@ -81,6 +82,11 @@ class Postman:
         """Make the directories of the inbox. Raises: Transient(DISK)."""
         self._inbox.open(self._routing.types)
 
+    def expect(self) -> None:
+        """A letter was dropped just now, perhaps behind the back of a look that is under way."""
+        self._expected += 1
+        self._is_empty = False
+
     def is_idle(self) -> bool:
         """The last look found nothing to do."""
         return self._is_empty
@@ -88,6 +94,7 @@ class Postman:
     def pass_once(self, stop: Stop) -> float:
         """Take one batch; seconds until the next look."""
         self._is_empty = False
+        expected = self._expected
         taken: list[_Taken] = []
         seen: set[str] = set()
         is_through = True
@@ -111,7 +118,7 @@ class Postman:
         if self._clock.monotonic() >= self._next_tidy:
             self._tidy()
             self._next_tidy = self._clock.monotonic() + TIDY_S
-        self._is_empty = not taken and not self._unfinished
+        self._is_empty = not taken and not self._unfinished and expected == self._expected
         return 0.0 if taken else LOOK_S
 
     # -- one message --------------------------------------------------------------------------------------------------

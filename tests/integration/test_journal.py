@@ -106,6 +106,17 @@ def test_a_finished_version_is_a_ready_row_and_recording_it_again_changes_nothin
     )
 
 
+def test_a_row_whose_file_changed_while_it_was_sent_gives_way_to_the_one_that_was_recorded_meanwhile(
+    journal: Journal,
+) -> None:
+    first = add(journal, number=1)
+    journal.sending(first, "k", digest())
+    add(journal, number=2)
+    journal.finish(first, State.SETTLING)  # the worker found out later than the intake
+    journal.record([Arrival("a", "generated_data/x.jpg", facts(2))])
+    assert states(journal) == [State.SUPERSEDED, State.READY]
+
+
 @pytest.mark.parametrize("state", [State.SENDING, State.CONFIRMED, State.WAITING, State.PARKED])
 def test_a_version_that_is_known_stays_what_it_is(journal: Journal, state: State) -> None:
     row = add(journal)

@@ -23,6 +23,7 @@ from .database import FILE_NAME
 from .deliveries import Deliveries
 from .messages import Messages
 from .reading import JournalReader
+from .releases import Release, Releases, Step
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
 from .wreckage import set_aside, wrecks
@@ -35,7 +36,9 @@ __all__ = [
     "Journal",
     "JournalReader",
     "Known",
+    "Release",
     "Row",
+    "Step",
     "Tally",
     "Upload",
     "set_aside",
@@ -48,7 +51,7 @@ _TORN = "torn"
 TOLD_S = 7 * 86400.0
 
 
-class Journal(Arrivals, Deliveries, Messages, Uploads):
+class Journal(Arrivals, Deliveries, Messages, Releases, Uploads):
     """One SQLite file. Thread-safe; writes of several threads share a commit.
 
     Counts, addresses and the next rows to claim are remembered in memory. What another process wrote is not in them
