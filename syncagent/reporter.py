@@ -105,6 +105,7 @@ class Reporter:
                 rates=self._rates(now),
                 wire=self._wire(),
                 warnings=self._settings.warnings,
+                devices=self._board.devices(),
             )
         )
 

@@ -19,7 +19,7 @@ from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
 from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
 from syncagent.core.keys import Naming, check_key, escape, time_of, with_digest
-from syncagent.core.metadata import SIDECAR, pack
+from syncagent.core.metadata import SIDECAR, attach, pack
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
@@ -308,6 +308,7 @@ class Delivery:
             metadata["syncagent-captured-at"] = captured_at
         if self._row.is_unsettled:
             metadata[UNSETTLED] = "true"
+        metadata |= attach(self._dock.ways.attached(), own=metadata)
         content = content_of(self._row.message)
         # Named by what it belongs to, so that a repeated request writes the same object again.
         name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()

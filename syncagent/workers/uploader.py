@@ -159,9 +159,9 @@ class Uploader:
         return 0.0
 
     def _gives_way(self) -> bool:
-        """Between two parts: whether small files wait for this worker, or the money is spent."""
+        """Between two parts: whether small files wait for this worker, or power or money are short."""
         largest = self._dock.carrier.upload.multipart_bytes
-        if self._dock.is_paused():
+        if self._dock.is_held() or self._dock.is_paused():
             return True
         addresses = tuple(self._dock.addresses)
         return self._is_nimble and self._journal.has_ready(addresses, largest_bytes=largest, until=self._dock.until())
