@@ -23,6 +23,7 @@ VERBS = {
     "follow": ("follow", "Print a line of JSON for each confirmed version."),
     "ls": ("ls", "List what the journal knows."),
     "retry": ("retry", "Release parked files; make waiting ones due now."),
+    "i2c": ("i2c", "Look for parts on an I2C bus."),
     "demo": ("demo", "Show the whole thing at work on this machine; needs no account."),
 }
 
