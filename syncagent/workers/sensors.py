@@ -142,7 +142,7 @@ class Sensors:
         except NotThere as error:
             logger.warning("clock not set device=%s reason=%s", device.name, error)
             return
-        self._floor.forget(device.name)  # it may have been ahead
+        self._floor.forget(device.name)  # a leap is not followed, and this one is ours
         self._due[device.name] = monotonic_s  # to see what came of it
         logger.info("clock set device=%s was=%s", device.name, reading.doubt or reading.moment)
 

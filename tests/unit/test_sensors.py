@@ -383,6 +383,26 @@ def test_a_clock_that_had_stopped_is_not_trusted_and_says_so(source: str) -> Non
     assert reason.startswith("rtc: ")
 
 
+def test_a_clock_that_stops_to_be_trusted_takes_back_what_it_said() -> None:
+    bench = rtc(wall=datetime(1970, 1, 1, tzinfo=UTC))
+    bench.sample()
+    assert bench.lower_bound() is not None
+    bench.set(CLOCK, chips.ds3231(NOON, osf=True))
+    bench.sample()
+    assert bench.lower_bound() is None
+
+
+def test_a_clock_that_was_behind_is_believed_once_it_is_set() -> None:
+    bench = rtc(NOON - timedelta(hours=1))
+    bench.sample()
+    assert bench.lower_bound() == NOON - timedelta(hours=1) + timedelta(seconds=10)
+    bench.is_synchronised = True
+    bench.sensors.pass_once(bench.stop)
+    bench.sensors.pass_once(bench.stop)
+    bench.is_synchronised = False
+    assert bench.lower_bound() == NOON + timedelta(seconds=10)
+
+
 def test_a_clock_that_is_unplugged_told_the_truth_before() -> None:
     bench = rtc(wall=datetime(1970, 1, 1, tzinfo=UTC))
     bench.sample()
