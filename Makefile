@@ -3,9 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := packaging/lock/runtime.txt packaging/lock/dev.txt
+# Most of the tests' time is waiting. A file stays in one process: its servers and its table are shared there.
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
-.PHONY: demo test unit long bench clean
+DEB = dist/syncagent_$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncagent/__init__.py)_all.deb
+
+.PHONY: demo test unit long bench deb lint-deb test-deb test-vm clean
 
 demo: .venv/installed
 	$(BIN)/syncagent demo
@@ -14,7 +18,7 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q --timeout 300 -m "not long"
+	$(BIN)/pytest -q --timeout 300 -m "not long" $(SPREAD)
 
 unit: .venv/installed
 	$(BIN)/pytest -q --timeout 60 -m "not long" tests/unit tests/property tests/test_architecture.py
@@ -24,6 +28,21 @@ long: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m tests.bench
+
+deb: .venv/installed
+	$(BIN)/python packaging/build_deb.py
+
+lint-deb: deb
+	command -v lintian >/dev/null || { $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y lintian; }
+	lintian --allow-root --fail-on error $(DEB)
+
+# Needs root and mmdebstrap: the package in a clean Debian, installed with no network.
+test-deb: deb
+	$(AS_ROOT) $(CURDIR)/$(BIN)/pytest -q --timeout 3600 -m long tests/packaging
+
+# Needs root, QEMU and the lab whose folder is VMLAB: the package in a machine that boots.
+test-vm: deb
+	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -26,12 +26,13 @@ from syncagent.assembly import (
     stores_of,
     territory_of,
 )
-from syncagent.core.board import Board, Fact
+from syncagent.core.board import Board, Fact, Furthest
 from syncagent.core.devices import devices_of
-from syncagent.core.errors import JournalBroken, Stopping, Transient, Trouble
+from syncagent.core.errors import JournalBroken, JournalTorn, Stopping, Transient, Trouble
 from syncagent.core.floor import Floor
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
+from syncagent.core.release import firmware_carriers
 from syncagent.core.settings import Carrier, SendAddress, Settings
 from syncagent.core.ticks import Ticks
 from syncagent.docks.dock import Dock, Ways
@@ -45,12 +46,15 @@ from syncagent.edges.files import Hold
 from syncagent.edges.handling import HandlerHost
 from syncagent.edges.i2c import Buses
 from syncagent.edges.inbox import Inbox, Outbox
+from syncagent.edges.journal import Journal, set_aside, wrecks
 from syncagent.edges.objects import S3Store
 from syncagent.edges.synchrony import is_synchronised
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
+from syncagent.firmware import open_hangar
 from syncagent.reporter import Reporter, disk_fact
 from syncagent.supervisor import Crew, Supervisor
+from syncagent.workers.firmware import FirmwareWorker
 from syncagent.workers.handling import Handling
 from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
@@ -81,8 +85,8 @@ class App:
         self._holds = [Hold(os.path.join(directories.state_dir, STATE_LOCK))]
         try:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
-            self.journal = open_journal(settings, directories, self.clock)
-            self.journal.set_stores(stores_of(settings))
+            self._hold_data(directories)
+            self.journal = self._open_journal(settings, directories)
         except BaseException:
             self._release()
             raise
@@ -103,15 +107,58 @@ class App:
         self._addresses = all_addresses(settings)
         self._upload_bells: list[Bell] = []
         self._stores: list[S3Store] = []
+        self._firmware_stores: dict[str, S3Store] = {}  # by the carrier's name
         self._docks: list[Dock] = []
         self._floor = Floor()
         self._build()
+
+    def _hold_data(self, directories: Directories) -> None:
+        """Of base directories whose generated_data is a link to one place, only one may have an agent."""
+        path = os.path.join(os.path.realpath(directories.data_dir), BASE_LOCK)
+        try:
+            self._holds.append(Hold(path))
+        except (OSError, Transient) as error:
+            # Such as a network mount without locks, or a card that is full: files are sent all the same.
+            logger.warning("no lock path=%s reason=%s", path, error)
+
+    def _open_journal(self, settings: Settings, directories: Directories) -> Journal:
+        """The journal of the last run, or a new one when that is torn: scan and listing of the bucket fill it.
+
+        Raises: JournalBroken, Transient(DISK).
+        """
+        try:
+            journal, recovered = self._recover(settings, directories)
+        except JournalTorn as error:
+            logger.error("journal torn reason=%s", error)
+            self._set_aside(directories)
+            journal, recovered = self._recover(settings, directories)
+        journal.know_torn(wrecks(directories.state_dir))
+        if recovered:
+            logger.info("recovered rows=%d", recovered)
+        return journal
+
+    def _recover(self, settings: Settings, directories: Directories) -> tuple[Journal, int]:
+        journal = open_journal(settings, directories, self.clock)
+        try:
+            journal.set_stores(stores_of(settings))
+            return journal, journal.recover()
+        except BaseException:
+            journal.close()
+            raise
+
+    def _set_aside(self, directories: Directories) -> None:
+        name = set_aside(directories.state_dir, f"{self.clock.now():%Y%m%d}")
+        logger.error("torn journal set aside, a new one is made from disk and bucket name=%s", name)
 
     def _build(self) -> None:
         recheck_bell, intake_bell = self.stop.bell(), self.stop.bell()
         hints = Hints(on_ring=intake_bell.ring)
         self.rechecker = Rechecker(
-            journal=self.journal, places=self.places, is_busy=self._is_sending, on_ready=self._ring_uploaders
+            journal=self.journal,
+            places=self.places,
+            clock=self.clock,
+            is_busy=lambda: bool(self.board.flights()),
+            on_ready=self._ring_uploaders,
         )
 
         def offer(*item: Any) -> bool:
@@ -147,6 +194,8 @@ class App:
             on_taken=self._look_at_rows,
             on_poll=self._poll_firmware,
         )
+        self._firmware: list[tuple[FirmwareWorker, Bell]] = []
+        self._build_firmware()
         self._handling: Handling | None = None
         if any(address.handler is not None for address in self._addresses):
             self._handling = Handling(
@@ -177,7 +226,13 @@ class App:
         self.supervisor.add(Crew(self.reloader, self._reload_bell, "uploader/reload", is_essential=False))
         self.control = Control(
             self.directories.state_dir,
-            {"status": self.status, "settling": self._settling, "flights": self._flights, "poke": self._poke},
+            {
+                "status": self.status,
+                "settling": self._settling,
+                "flights": self._flights,
+                "poke": self._poke,
+                "poll": self._poll,
+            },
             {"position": self._position},
         )
         self.board.set_fact("uploader", Fact(True, "ok"))
@@ -225,7 +280,7 @@ class App:
             carrier,
             journal=self.journal,
             clock=self.clock,
-            totals=lambda: (store.wire_totals().sent_bytes, store.wire_totals().received_bytes),
+            totals=lambda: self._totals(carrier.name, store),
             store_time=store.store_clock.store_time,
         )
         meters.append(meter)
@@ -258,6 +313,40 @@ class App:
             # A request may wait for the store as long as `stall_s` says, and more than one may be made in a pass.
             self.supervisor.add(Crew(worker, bell, f"uploader/{name}", max_silence_s=3600.0))
 
+    def _totals(self, carrier_name: str, store: S3Store) -> tuple[int, int]:
+        """Bytes sent and received over a carrier, its firmware's included."""
+        own = [each.wire_totals() for each in (store, self._firmware_stores.get(carrier_name)) if each is not None]
+        return sum(each.sent_bytes for each in own), sum(each.received_bytes for each in own)
+
+    def _build_firmware(self) -> None:
+        for carrier in firmware_carriers(self.settings):
+            hangar = open_hangar(
+                carrier,
+                settings=self.settings,
+                directories=self.directories,
+                journal=self.journal,
+                clock=self.clock,
+                on_receipt=self._on_receipt,
+                on_news=self._on_image,
+                progress=self._on_progress,
+            )
+            self._stores.append(hangar.store)
+            self._firmware_stores[carrier.name] = hangar.store
+            worker = FirmwareWorker(
+                carrier,
+                channel=hangar.channel,
+                installer=hangar.installer,
+                journal=self.journal,
+                board=self.board,
+                clock=self.clock,
+                directory=hangar.directory,
+                why_untrusted=hangar.why_untrusted,
+                is_once=self._is_once,
+            )
+            bell = self.stop.bell()
+            self._firmware.append((worker, bell))
+            self.supervisor.add(Crew(worker, bell, f"firmware/{carrier.name}", is_essential=False))
+
     def _take_over(self, settings: Settings) -> None:
         """The owner edited what may change in a running agent."""
         self.settings = settings
@@ -274,9 +363,6 @@ class App:
     def _ring_uploaders(self) -> None:
         for bell in self._upload_bells:
             bell.ring()
-
-    def _is_sending(self) -> bool:
-        return self.journal.count_of(State.READY, State.SENDING) > 0
 
     def _on_progress(self, flight: Any) -> None:
         """Called by the store while a body is on its way."""
@@ -307,7 +393,9 @@ class App:
 
     def status(self) -> dict[str, Any]:
         self.board.set_fact("disk", disk_fact(self.directories))
-        return self.reporter.status(settling=(len(self.intake.settling), self.intake.settling.size_bytes()))
+        for dock in self._docks:
+            dock.show()  # the wall clock may have been set since the last answer
+        return self.reporter.status(settling=self.intake.settling.pending())
 
     def _settling(self) -> list[dict[str, Any]]:
         return [
@@ -325,6 +413,10 @@ class App:
         self._look_at_rows()
         self._postman_bell.ring()
         self._ring_uploaders()
+        return {"ok": True, "journal": self.journal.identity}
+
+    def _poll(self) -> dict[str, Any]:
+        self._poll_firmware()
         return {"ok": True}
 
     def _look_at_rows(self) -> None:
@@ -333,8 +425,20 @@ class App:
         self._intake_bell.ring()
 
     def _poll_firmware(self) -> None:
-        """A message asks whether there is new firmware."""
-        logger.info("firmware poll asked for by a message")
+        """A message, or a command, asks whether there is new firmware."""
+        for worker, bell in self._firmware:
+            worker.poll_now()
+            bell.ring()
+
+    def _on_image(self, _size_bytes: int) -> None:
+        """Called while an image comes."""
+        self.board.add("moved")
+        if self.stop.is_set():
+            raise Stopping
+
+    def _on_receipt(self) -> None:
+        self.postman.expect()
+        self._postman_bell.ring()
 
     def _position(self, question: Mapping[str, Any], go_on: Callable[[], bool]) -> dict[str, Any]:
         """The newest confirmed position, as soon as it is beyond `after`, or after `wait_s` seconds."""
@@ -361,12 +465,13 @@ class App:
         """Settle and send what is there; 0 when nothing is left, 1 after `timeout_s` seconds without progress."""
         last: tuple[int, ...] = ()
         moved_at, done = self.clock.monotonic(), False
+        furthest = Furthest()
 
         def look() -> bool:
             nonlocal last, moved_at, done
             now = self.clock.monotonic()
             done = self._is_idle() and self._is_all_sent()
-            progress = self._progress()
+            progress = (*self._progress(), furthest.bytes_of(self.board.flights()))
             if progress != last:
                 last, moved_at = progress, now
             return done or now - moved_at >= timeout_s
@@ -375,10 +480,13 @@ class App:
         self.supervisor.watch(look, every_s=0.1)
         parked = self.journal.count_of(State.PARKED)
         code = self._end()
-        return code or (0 if done and not parked else 1)
+        is_whole = self.intake.is_whole() and self.postman.is_whole()
+        return code or (0 if done and not parked and is_whole else 1)
 
     def _is_idle(self) -> bool:
-        # Messages first: what they ask for settles afterwards.
+        # Firmware first, whose receipts are messages; then messages: what they ask for settles afterwards.
+        if not all(worker.is_idle() for worker, _ in self._firmware):
+            return False
         return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()
 
     def _is_all_sent(self) -> bool:
@@ -394,7 +502,7 @@ class App:
     def _progress(self) -> tuple[int, ...]:
         """Changes whenever a file got nearer to the bucket."""
         ended = self.journal.count_of(State.CONFIRMED, State.REMOVED, State.SUPERSEDED, State.GONE, State.PARKED)
-        return (ended, len(self.intake.settling), self.intake.full_scans, self.board.count("moved"))
+        return (ended, len(self.intake.settling), self.intake.full_scans)
 
     def _start(self) -> None:
         """Raises: JournalBroken, Transient(DISK)."""
@@ -402,13 +510,10 @@ class App:
         # default of 5 ms makes each of them wait for whoever is computing, and costs a third of the throughput.
         sys.setswitchinterval(SWITCH_S)
         try:
-            recovered = self.journal.recover()
             self._open_control()
         except BaseException:
             self._release()
             raise
-        if recovered:
-            logger.info("recovered rows=%d", recovered)
         self.supervisor.catch_signals()
         self.supervisor.on_hangup(self._reload_bell.ring)
         self.intake.open()
@@ -442,6 +547,8 @@ class App:
                 for dock in self._docks:
                     dock.meter.account(is_last=True)
             self.journal.close()
+        if self.journal.is_torn:
+            self._set_aside(self.directories)
         self._release()
         return self.supervisor.exit_code
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from syncagent.core.errors import NotThere
+from syncagent.core.manifest import DEFAULT_CONFIG_PATH, DEFAULT_FOLDER
 from syncagent.core.messages import all_addresses
 from syncagent.core.parts import PARTS, Options
 from syncagent.core.places import GENERATED, Places
@@ -17,11 +18,13 @@ from syncagent.core.territory import Territory
 from syncagent.edges import files
 from syncagent.edges.clock import Clock
 from syncagent.edges.configfiles import identify
+from syncagent.edges.credentials import given_keys
 from syncagent.edges.i2c import Buses
 from syncagent.edges.journal import Journal
 from syncagent.edges.objects import S3Store, StoreSettings
 
 STATE_LOCK = "agent.lock"
+#: In the base directory, and in generated_data, which may be a link to what another base directory has, too.
 BASE_LOCK = ".syncagent.lock"
 #: What the part of `$i2c` said when it was last read: a bad contact must not make another device of this one.
 IDENTITY = "identity"
@@ -85,15 +88,19 @@ def remember_identity(directories: Directories, eui: str) -> None:
         files.write_whole(directories.state_dir, IDENTITY, f"{eui}\n".encode("ascii"))
 
 
-def places_of(settings: Settings, directories: Directories) -> Places:
-    roots = {root for address in settings.addresses for root in address.carrier.upload.allowed_roots}
-    roots |= {directories.outbox_dir, directories.handled_dir}
+def places_of(settings: Settings | None, directories: Directories) -> Places:
+    """Without settings only what lies below generated_data has a place."""
+    addresses = settings.addresses if settings is not None else ()
+    roots = {root for address in addresses for root in address.carrier.upload.allowed_roots}
+    own = (os.path.realpath(directories.outbox_dir), os.path.realpath(directories.handled_dir))
     data_root = os.path.realpath(directories.data_dir)
-    return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)))
+    return Places(directories.base_dir, data_root, tuple(sorted(os.path.realpath(root) for root in roots)), own)
 
 
 def territory_of(settings: Settings, directories: Directories, places: Places) -> Territory:
-    reserved = {task.carrier.path for task in settings.tasks if task.carrier.path}
+    reserved = {task.carrier.path for task in settings.tasks if task.carrier.path} | {BASE_LOCK}
+    if settings.tasks:  # what is dropped there is no camera's
+        reserved |= {DEFAULT_FOLDER, DEFAULT_CONFIG_PATH}
     state = places.heard(os.path.realpath(directories.state_dir))
     if state:
         reserved.add(state)
@@ -114,13 +121,16 @@ def open_store(
     floor: Callable[[], datetime | None] = lambda: None,
 ) -> S3Store:
     upload = carrier.upload
+    keys: tuple[str | None, str | None] = (carrier.access_key_id, carrier.secret_access_key)
+    if keys == (None, None):
+        keys = given_keys() or keys
     return S3Store(
         StoreSettings(
             bucket=carrier.bucket_name or "",
             endpoint_url=carrier.endpoint_url,
             region=carrier.region,
-            access_key_id=carrier.access_key_id,
-            secret_access_key=carrier.secret_access_key,
+            access_key_id=keys[0],
+            secret_access_key=keys[1],
             addressing_style=carrier.store.addressing_style,
             connect_timeout_s=upload.connect_timeout_s,
             stall_s=upload.stall_s,
@@ -139,12 +149,17 @@ def stores_of(settings: Settings) -> dict[str, str]:
     return {address.name: store_name(address.carrier) for address in all_addresses(settings)}
 
 
-def open_journal(settings: Settings, directories: Directories, clock: Clock, *, is_read_only: bool = False) -> Journal:
-    """Where addresses send to is for the agent to say, which holds the lock. Raises: JournalBroken, Transient(DISK)."""
+def open_journal(
+    settings: Settings | None, directories: Directories, clock: Clock, *, is_read_only: bool = False
+) -> Journal:
+    """Where addresses send to is for the agent to say, which holds the lock. Without settings none is active.
+
+    Raises: JournalBroken, Transient(DISK).
+    """
     if not is_read_only:
         files.make_directory(directories.state_dir, mode=0o750)
     journal = Journal(directories.state_dir, clock, is_read_only=is_read_only)
-    addresses = all_addresses(settings)
+    addresses = all_addresses(settings) if settings is not None else ()
     journal.set_ways(
         timed=[address.name for address in addresses if isinstance(address.duration, float | int)],
         handlers=[address.name for address in addresses if address.handler is not None],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from syncagent import __version__
@@ -13,7 +14,9 @@ from syncagent.core.board import Board, Fact
 from syncagent.core.budget import Spent
 from syncagent.core.errors import Transient
 from syncagent.core.model import OWED, State
+from syncagent.core.release import component_of, firmware_carriers
 from syncagent.core.settings import Settings
+from syncagent.core.settle import Pending
 from syncagent.core.status import Cell, Snapshot, build
 from syncagent.docks.meter import day_of, note_of
 from syncagent.edges import files
@@ -21,8 +24,12 @@ from syncagent.edges.clock import Clock
 from syncagent.edges.journal import Journal, Tally
 
 RATE_WINDOW_S = 60.0
+#: What is said of a component before the first look for it led to anything.
+NEVER_LOOKED = {"release": None, "state": "idle", "reason": ""}
 #: Why rows stay that were recorded for an address which is not configured any more.
 INACTIVE = "its address is not active"
+_NONE: Mapping[str, Pending] = {}
+_TORN_REMEDY = "a new one is made from disk and bucket; check the card, then `syncagent retry --all` ends this warning"
 
 
 def disk_fact(directories: Directories) -> Fact:
@@ -66,8 +73,8 @@ class Reporter:
         """The owner edited the configuration."""
         self._settings = settings
 
-    def status(self, *, settling: tuple[int, int] = (0, 0)) -> dict[str, Any]:
-        """`settling`: how many files, and bytes, are not recorded because they are not finished."""
+    def status(self, *, settling: Mapping[str, Pending] = _NONE) -> dict[str, Any]:
+        """`settling`: by address, the files that are not recorded because they are not finished."""
         now = self._clock.monotonic()
         names = [address.name for address in self._settings.addresses]
         tally = self._journal.tally()
@@ -75,8 +82,8 @@ class Reporter:
             Cell(address, state, reason if address in names else INACTIVE, count.files, count.bytes)
             for (address, state, reason), count in tally.items()
         ]
-        if settling[0]:
-            cells.append(Cell("", State.SETTLING, "", *settling))
+        for address, pending in settling.items():
+            cells.append(Cell(address, State.SETTLING, "", pending.files, pending.size_bytes))
         ready = {address: count for (address, state, _), count in tally.items() if state is State.READY}
         for flight in self._board.flights():
             left = ready.get(flight.address)
@@ -85,7 +92,7 @@ class Reporter:
                 ready[flight.address] = Tally(left.files - 1, left.bytes - flight.size_bytes)
                 cells.append(Cell(flight.address, State.READY, "", -1, -flight.size_bytes))
                 cells.append(Cell(flight.address, State.SENDING, "", 1, flight.size_bytes))
-        owed = self._journal.count_of(*OWED) > 0
+        oldest, by_address = self._oldest(names, {name: now - each.first for name, each in settling.items()})
         return build(
             Snapshot(
                 version=__version__,
@@ -98,16 +105,49 @@ class Reporter:
                 cells=cells,
                 facts=self._board.facts(),
                 addresses=names,
-                oldest_unsent_s=self._journal.oldest_owed() if owed else None,
-                oldest_by_address={name: self._journal.oldest_owed(name) if owed else None for name in names},
+                oldest_unsent_s=oldest,
+                oldest_by_address=by_address,
                 complaints=self._board.complaints(),
                 monotonic=now,
                 rates=self._rates(now),
                 wire=self._wire(),
-                warnings=self._settings.warnings,
+                warnings=(*self._settings.warnings, *self._torn(), *self._unread()),
+                firmware={
+                    component: self._journal.firmware_face(component) or NEVER_LOOKED
+                    for component in map(component_of, firmware_carriers(self._settings))
+                },
                 devices=self._board.devices(),
             )
         )
+
+    def _oldest(
+        self, names: Sequence[str], settling_s: Mapping[str, float]
+    ) -> tuple[float | None, dict[str, float | None]]:
+        """(age of the oldest file that the bucket does not have, that of each address's), finished or not."""
+        is_owed = self._journal.count_of(*OWED) > 0
+
+        def oldest(recorded_s: float | None, *unfinished_s: float) -> float | None:
+            return max((*unfinished_s, recorded_s) if recorded_s is not None else unfinished_s, default=None)
+
+        by_address = {
+            name: oldest(
+                self._journal.oldest_owed(name) if is_owed else None,
+                *([settling_s[name]] if name in settling_s else []),
+            )
+            for name in names
+        }
+        return oldest(self._journal.oldest_owed() if is_owed else None, *settling_s.values()), by_address
+
+    def _torn(self) -> list[str]:
+        """That a torn journal was set aside."""
+        name = self._journal.torn()
+        where = os.path.join(os.path.dirname(self._journal.path), name or "")
+        return [f"the journal was torn and is kept as {where}; {_TORN_REMEDY}"] if name else []
+
+    def _unread(self) -> tuple[str, ...]:
+        """What the inbox holds and nobody can read: files are sent all the same, but not those."""
+        inbox = self._board.fact("inbox")
+        return (f"inbox: {inbox.reason}",) if inbox is not None and not inbox.ok else ()
 
     def _wire(self) -> dict[str, int]:
         """Bytes over the wire today and this month, of all carriers."""

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import EXIT_BUG, JournalBroken, Stopping, Transient, Trouble
+from syncagent.core.errors import EXIT_BUG, JournalBroken, JournalLost, Stopping, Transient, Trouble
 from syncagent.core.retry import backoff_s
 from syncagent.edges.clock import Bell, Clock, Stop
 from syncagent.edges.systemd import Notifier
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 STOP_DEADLINE_S = 8.0
 CRASHES_TO_END = 5
 CRASH_WINDOW_S = 600.0
+EXIT_LOST = 1
 #: A disk that is full, or away, is asked again at least this often.
 DISK_WAIT_S = 30.0
 #: The main thread looks after the others this often when no watchdog asks for more.
@@ -147,6 +148,9 @@ class Supervisor:
                 wait_s = crew.worker.pass_once(self.stop)
             except Stopping:
                 return
+            except JournalLost as error:
+                self._lost(crew, error)
+                return
             except Exception as error:
                 if _is_of_the_disk(error):
                     wait_s = self._held_up(crew, error)
@@ -178,6 +182,14 @@ class Supervisor:
         # would start one again and again, takes a worker that keeps trying for one that works.
         self.board.beat(crew.worker.name)
         return backoff_s(crew.disk_failures, least_s=1.0, most_s=DISK_WAIT_S)
+
+    def _lost(self, crew: Crew, error: JournalLost) -> None:
+        """Without its journal no worker can do anything, and only a new start has a way to get another."""
+        self.board.set_fact(crew.fact, Fact(False, "journal lost", str(error)))
+        if not self.stop.is_set():
+            logger.critical("giving up, so that the service manager starts all anew: %s", error)
+        self.exit_code = self.exit_code or EXIT_LOST
+        self.stop.set()
 
     def _crashed(self, crew: Crew, error: Exception) -> float:
         now = self._clock.monotonic()

@@ -11,7 +11,9 @@ import errno
 import hashlib
 import itertools
 import os
+import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from syncagent.core.errors import FileChanged, KeyTaken, Refused, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.core.remote import Got
 from syncagent.edges.clock import Bell, Clock, Stop
 
 if TYPE_CHECKING:
@@ -72,6 +75,45 @@ class BadEntry:
 
     def stat(self, **_: Any) -> os.stat_result:
         raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+
+
+class Recording:
+    """The module `os` as the file system's edge sees it, with every call counted, those of directory entries too."""
+
+    def __init__(self, on_stat: Callable[[], None] = lambda: None) -> None:
+        self.calls: Counter[str] = Counter()
+        self._on_stat = on_stat
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if not callable(real) or isinstance(real, type):
+            return real
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.calls[name] += 1
+            return real(*arguments, **named)
+
+        return counted
+
+    @contextlib.contextmanager
+    def scandir(self, fd: int) -> Iterator[Iterator[Any]]:
+        self.calls["scandir"] += 1
+        with os.scandir(fd) as entries:
+            yield (RecordedEntry(entry, self) for entry in entries)
+
+    def saw(self) -> None:
+        self.calls["DirEntry.stat"] += 1
+        self._on_stat()
+
+
+class RecordedEntry:
+    def __init__(self, entry: os.DirEntry[str], recording: Recording) -> None:
+        self.name = entry.name
+        self._entry, self._recording = entry, recording
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        self._recording.saw()
+        return self._entry.stat(follow_symlinks=follow_symlinks)
 
 
 class FakeBell(Bell):
@@ -169,6 +211,7 @@ class MemoryStore:
         self.history: list[Call] = []
         self.scripts: list[Script] = []
         self.is_closed = False
+        self.got_bytes = 0  # that `get` handed out, or would have
         self._numbers = itertools.count(1)
 
     def calls(self, name: str | None = None) -> builtins.list[Call]:
@@ -182,6 +225,8 @@ class MemoryStore:
             data = _verified(body, request.digest)
             if request.only_if_absent and request.key in self.objects:
                 raise KeyTaken(f"{request.key} is taken")
+            if request.only_if_match not in (None, getattr(self.objects.get(request.key), "etag", None)):
+                raise KeyTaken(f"{request.key} is another object")
             etag = request.digest.md5.hex()
             self.objects[request.key] = Stored(data, etag, dict(request.metadata), request.content_type)
             return etag
@@ -254,6 +299,41 @@ class MemoryStore:
         data = self._call("read", key, act)
         for begin in range(0, len(data), CHUNK_BYTES):
             yield data[begin : begin + CHUNK_BYTES]
+
+    def get(self, key: str, *, headers: Mapping[str, str] | None = None) -> Got:
+        """A GET as careful stores answer it; the history has its name, key and, as `error`, a status that is no 200."""
+        asked = {name.lower(): value for name, value in (headers or {}).items()}
+        stored = self.objects.get(key)
+
+        def answer(status: int, body: bytes = b"", **more: str) -> Got:
+            etag = {"etag": f'"{stored.etag}"'} if stored is not None else {}
+            pieces = [body[begin : begin + CHUNK_BYTES] for begin in range(0, len(body), CHUNK_BYTES)]
+            self.history.append(Call("get", key, "" if status == 200 else str(status)))
+            self.got_bytes += len(body)
+            all_headers = {
+                "content-length": str(len(body)),
+                **etag,
+                **{n.replace("_", "-"): v for n, v in more.items()},
+            }
+            return Got(status, all_headers, iter(pieces), f"the store answered {status}" if status >= 400 else "")
+
+        script = next((script for script in self.scripts if script.takes("get", key)), None)
+        if script is not None:
+            self.history.append(Call("get", key, "scripted"))
+            raise script.error()
+        if stored is None:
+            return answer(404)
+        if asked.get("if-match") not in (None, f'"{stored.etag}"'):
+            return answer(412)
+        if asked.get("if-none-match") == f'"{stored.etag}"':
+            return answer(304)
+        match = re.fullmatch(r"bytes=(\d+)-", asked.get("range", ""))
+        if match is None:
+            return answer(200, stored.body)
+        begin, size = int(match.group(1)), len(stored.body)
+        if begin >= size:
+            return answer(416)
+        return answer(206, stored.body[begin:], content_range=f"bytes {begin}-{size - 1}/{size}")
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         keys = self._call("list", prefix, lambda: sorted(k for k in self.objects if k.startswith(prefix)))

@@ -270,6 +270,14 @@ class Proxy:
             offset = connection.exchange_down_bytes
             connection.exchange_down_bytes += len(data)
             data = self._flip(rule, data, offset, rule.flip_down_byte_at)
+            limit = rule.end_after_down_bytes
+            if limit is not None and offset + len(data) > limit and self._hits_one(rule):
+                data = data[: max(0, limit - offset)]
+                with self._lock:
+                    connection.down_bytes += len(data)
+                self._send(connection, sink, data)
+                self._end(connection, "closed")
+                return
         self._pace(len(data), way, rule)
         # A black hole may have opened meanwhile: what is in hand waits as well.
         while self._rule.mode == "black_hole" and connection.outcome == "open" and not self._stopped.wait(TICK_S):

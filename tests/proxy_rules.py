@@ -23,6 +23,7 @@ class Rule:
     up_bytes_per_s: float | None = None  # the link's, shared by its connections
     down_bytes_per_s: float | None = None
     reset_after_up_bytes: int | None = None  # mid-body: so many bytes of an exchange pass, then a reset
+    end_after_down_bytes: int | None = None  # of an answer, head included; what was let through still arrives
     reset_before_answer: bool = False  # the server has the whole request, the client gets no answer
     cut_share: float = 0  # of exchanges, cut after a random number of bytes up ...
     cut_within_bytes: int = 100_000  # ... below this one

@@ -17,6 +17,8 @@ BELOW = {
     "edges": {"core"},
     "docks": {"core", "edges", "docks"},
     "workers": {"core", "edges", "docks"},
+    # The publisher's side of firmware: the command line's, and no worker's.
+    "publish": {"core", "edges", "publish"},
     # A process of its own, and programs of others in it: nobody else may know it.
     "handlers": {"core", "handlers"},
 }
@@ -38,6 +40,7 @@ FAMILIES = (
         "sigv4",
         "dialing",
         "orders",
+        "getting",
         "probing",
         "synchrony",
     },
@@ -47,7 +50,10 @@ FAMILIES = (
 #: Every edge may know the clock: it owns the types `Clock` and `Stop`, which constructors are given.
 COMMON = {"clock"}
 #: Only edges may touch what is outside of this process.
-FOREIGN = {"boto3", "botocore", "http", "smbus2", "socket", "sqlite3", "tuf", "urllib3", "watchdog", "yaml"}
+FOREIGN = {"boto3", "botocore", "http", "smbus2", "socket", "sqlite3", "urllib3", "watchdog", "yaml"}
+#: Who decides whom to believe: one edge, and the publisher's side, which signs.
+TRUST = {"cryptography", "securesystemslib", "tuf"}
+TRUSTED = ("edges.trust", "publish")
 #: Whose faults with strange pictures must not be the agent's.
 PICTURES = {"PIL"}
 #: Beside the standard library, core may import these (and tenacity in core/retry.py).
@@ -120,6 +126,8 @@ def _breaches(
                 yield line, f"{layer} must not import {their_layer}"
         elif root in FOREIGN and layer not in OUTSIDE:
             yield line, f"only edges import {root}"
+        elif root in TRUST and not any(module == each or module.startswith(f"{each}.") for each in TRUSTED):
+            yield line, f"only edges.trust and publish import {root}"
         elif root in PICTURES and layer not in ("handlers", "demo"):
             yield line, f"only handlers import {root}"
         elif layer == "core" and not _is_allowed_in_core(root, stem):
@@ -136,7 +144,7 @@ def _breaches(
 def _is_below(layer: str, theirs: str) -> bool:
     if layer in BELOW:
         return theirs in BELOW[layer]
-    return theirs == layer or theirs not in ("cli", "demo", "handlers")
+    return theirs == layer or (theirs not in ("cli", "demo", "handlers") and (theirs != "publish" or layer == "demo"))
 
 
 def _is_allowed_in_core(root: str, stem: str) -> bool:
@@ -187,6 +195,9 @@ def test_imports_point_downwards_and_every_library_has_its_door() -> None:
         ("workers/upload.py", "from botocore.config import Config", "only edges import botocore"),
         ("cli/main.py", "import boto3", "only edges import boto3"),
         ("app.py", "import socket", "only edges import socket"),
+        ("edges/wire.py", "import tuf.api", "only edges.trust and publish import tuf"),
+        ("core/keys.py", "import securesystemslib", "only edges.trust and publish import securesystemslib"),
+        ("workers/upload.py", "import cryptography", "only edges.trust and publish import cryptography"),
         ("app.py", "import http.server", "only edges import http"),
         ("workers/upload.py", "import time\ntime.sleep(1)", "time.sleep belongs to edges/clock.py"),
         ("workers/upload.py", "from time import time", "time.time belongs to edges/clock.py"),
@@ -199,6 +210,10 @@ def test_imports_point_downwards_and_every_library_has_its_door() -> None:
         ("edges/files.py", "from syncagent.handlers import host", "edges must not import handlers"),
         ("app.py", "from syncagent.handlers import host", "app must not import handlers"),
         ("app.py", "from PIL import Image", "only handlers import PIL"),
+        ("workers/upload.py", "from syncagent.publish import keys", "workers must not import publish"),
+        ("edges/files.py", "import tuf.ngclient", "only edges.trust and publish import tuf"),
+        ("app.py", "from syncagent.publish import keys", "app must not import publish"),
+        ("publish/keys.py", "from syncagent.workers import upload", "publish must not import workers"),
         ("handlers/host.py", "from syncagent.edges import files", "handlers must not import edges"),
         ("handlers/host.py", "from syncagent.cli import main", "handlers must not import cli"),
         ("handlers/host.py", "import boto3", "only edges import boto3"),
@@ -216,6 +231,8 @@ def test_what_is_allowed_is_not_reported(tmp_path: os.PathLike[str]) -> None:
         {
             "core/retry.py": "import re\nimport attrs\nimport tenacity\nfrom syncagent.core import keys",
             "edges/clock.py": "import time\nfrom datetime import datetime\ntime.sleep(1)\ndatetime.now()",
+            "edges/trust.py": "import tuf\nimport cryptography",
+            "publish/signing.py": "import tuf\nfrom syncagent.edges import trust",
             "edges/objects.py": "import boto3\nfrom syncagent.edges import wire, clock",
             "workers/upload.py": "import time\nfrom syncagent.edges.objects import S3Store\ntime.monotonic()",
             "cli/main.py": "from syncagent import app\nfrom syncagent.cli import status\nprint()",
@@ -239,6 +256,7 @@ def _plant(tmp_path: os.PathLike[str], files: dict[str, str]) -> str:
         "workers/upload.py",
         "workers/prune.py",
         "handlers/host.py",
+        "publish/keys.py",
     ]
     empty += ["cli/main.py", "cli/status.py", "app.py", "supervisor.py", "__init__.py", "edges/__init__.py"]
     top = os.path.join(tmp_path, "syncagent")

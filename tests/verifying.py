@@ -14,10 +14,11 @@ import re
 import socket
 import threading
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from http.server import ThreadingHTTPServer
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -36,10 +37,12 @@ class VerifyingS3:
         self.faults: list[Fault] = []
         self.history: list[Event] = []
         self.clock_offset_s = 0.0  # what its Date is ahead of ours; more than 15 minutes refuses requests
-        self.has_conditional_writes = True  # else If-None-Match is ignored silently, as rclone does
+        self.has_conditional_writes = True  # else If-None-Match and If-Match are ignored silently, as rclone does
+        self.has_copy = True  # else x-amz-copy-source is not implemented
         self.has_checksums = True  # else x-amz-checksum-sha256 is ignored silently, and not answered
         self.etag_is_md5 = True
         self.may_delete = False
+        self.lifecycle = ""  # the rules of every bucket, as XML
         self.page_size = 1000
         self.min_part_bytes = 5 * 1024 * 1024
         self.lock = threading.RLock()
@@ -118,6 +121,10 @@ class VerifyingS3:
 
     def put_object(self, handler: Handler, objects: dict[str, StoredObject]) -> Answer:
         self._check_absent(handler, objects)
+        self._check_match(handler, objects)
+        source = handler.headers.get("x-amz-copy-source")
+        if source is not None:
+            return self._copy_object(handler, objects, unquote(source).lstrip("/").partition("/")[2])
         etag = self.etag_of(hashlib.md5(handler.body).hexdigest())
         objects[handler.key] = StoredObject(handler.body, etag, handler.metadata(), handler.content_type())
         answer = Answer(headers={"ETag": f'"{etag}"', **self._checksum(handler)})
@@ -131,6 +138,11 @@ class VerifyingS3:
         headers = {"ETag": f'"{stored.etag}"', "Content-Type": stored.content_type, "Accept-Ranges": "bytes"}
         headers["Last-Modified"] = formatdate(stored.stored_at, usegmt=True)
         headers.update({f"x-amz-meta-{name}": value for name, value in stored.metadata.items()})
+        quoted = headers["ETag"]
+        if handler.headers.get("If-Match", quoted) != quoted:
+            raise S3Error(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+        if handler.headers.get("If-None-Match") == quoted:
+            return Answer(304, b"", {"ETag": quoted})
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", handler.headers.get("Range", ""))
         size = len(stored.body)
         if wanted is None or wanted.groups() == ("", ""):
@@ -249,6 +261,11 @@ class VerifyingS3:
     def head_bucket(self, handler: Handler, objects: dict[str, StoredObject]) -> Answer:
         return Answer()
 
+    def lifecycle_rules(self, handler: Handler, objects: dict[str, StoredObject]) -> Answer:
+        if not self.lifecycle:
+            raise S3Error(404, "NoSuchLifecycleConfiguration", "The lifecycle configuration does not exist")
+        return xml_answer("LifecycleConfiguration", self.lifecycle)
+
     def locate_bucket(self, handler: Handler, objects: dict[str, StoredObject]) -> Answer:
         return xml_answer("LocationConstraint", "")
 
@@ -262,6 +279,25 @@ class VerifyingS3:
         wants_absent = handler.headers.get("If-None-Match") == "*"
         if wants_absent and self.has_conditional_writes and handler.key in objects:
             raise S3Error(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+
+    def _check_match(self, handler: Handler, objects: dict[str, StoredObject]) -> None:
+        wanted = handler.headers.get("If-Match")
+        if wanted is None or not self.has_conditional_writes:
+            return
+        if handler.key not in objects:
+            raise S3Error(404, "NoSuchKey", "The specified key does not exist.")
+        if wanted.strip('"') != objects[handler.key].etag:
+            raise S3Error(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+
+    def _copy_object(self, handler: Handler, objects: dict[str, StoredObject], source: str) -> Answer:
+        if not self.has_copy:
+            raise S3Error(501, "NotImplemented", "A header you provided implies functionality that is not implemented")
+        if source not in objects:
+            raise S3Error(404, "NoSuchKey", "The specified key does not exist.")
+        objects[handler.key] = copied = replace(objects[source], stored_at=time.time())
+        answer = xml_answer("CopyObjectResult", f"<ETag>&quot;{copied.etag}&quot;</ETag>")
+        answer.became_visible = True
+        return answer
 
     def _checksum(self, handler: Handler) -> dict[str, str]:
         said = handler.headers.get("x-amz-checksum-sha256")

@@ -37,6 +37,7 @@ OPERATIONS: Sequence[tuple[str, str, bool, str, str]] = (
     ("DELETE", "uploadId", True, "AbortMultipartUpload", "abort_upload"),
     ("DELETE", "", True, "DeleteObject", "delete_object"),
     ("GET", "uploads", False, "ListMultipartUploads", "list_uploads"),
+    ("GET", "lifecycle", False, "GetBucketLifecycleConfiguration", "lifecycle_rules"),
     ("GET", "location", False, "GetBucketLocation", "locate_bucket"),
     ("GET", "list-type", False, "ListObjectsV2", "list_objects"),
     ("HEAD", "", False, "HeadBucket", "head_bucket"),
@@ -203,14 +204,14 @@ class Handler(BaseHTTPRequestHandler):
             announced = True
             if headers["x-amz-checksum-sha256"] != base64.b64encode(sha256.digest()).decode():
                 raise S3Error(400, "BadDigest", "The SHA256 you specified did not match the calculated checksum.")
-        if self.operation in UPLOADS and not announced:
+        if self.operation in UPLOADS and "x-amz-copy-source" not in headers and not announced:
             raise S3Error(400, "InvalidRequest", "Missing required header for this request: Content-MD5")
 
     def _write(self, answer: Answer) -> None:
         self.send_response_only(answer.status)
         headers = {"Date": formatdate(self.store.now(), usegmt=True), "Server": "verifying"}
         headers |= {"x-amz-request-id": f"{id(answer):X}", **answer.headers}
-        if answer.status != 204:
+        if answer.status not in (204, 304):
             headers["Content-Length"] = str(len(answer.body))
         if self.close_connection:
             headers["Connection"] = "close"
@@ -218,6 +219,6 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         # A refused HEAD has no body either: its reason is unknown to the client, as with the real ones.
-        if self.command != "HEAD" and answer.status != 204:
+        if self.command != "HEAD" and answer.status not in (204, 304):
             self.wfile.write(answer.body)
         self.wfile.flush()

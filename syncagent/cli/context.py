@@ -16,6 +16,7 @@ from syncagent.core.places import Places
 from syncagent.core.settings import Settings
 from syncagent.edges.clock import Clock
 from syncagent.edges.configfiles import load_settings
+from syncagent.edges.control import ask
 from syncagent.edges.journal import Journal
 
 EXIT_NOT_RUNNING = 3
@@ -47,15 +48,33 @@ class Context:
                 say(str(problem))
             sys.exit(EXIT_CONFIG)
 
-    def places(self, settings: Settings) -> Places:
+    def settings_if_sound(self) -> Settings | None:
+        """The configuration, or, with a line that says so, nothing when it has a mistake."""
+        try:
+            return load_settings(self.config_dir, identity=identity_of(self.directories))
+        except ConfigError as error:
+            say(f"the configuration cannot be read, see `syncagent check-config`: {error.problems[0]}")
+            return None
+
+    def places(self, settings: Settings | None = None) -> Places:
         return places_of(settings, self.directories)
 
-    def journal(self, settings: Settings, *, is_read_only: bool = False) -> Journal:
+    def journal(self, settings: Settings | None = None, *, is_read_only: bool = False) -> Journal:
         """The journal, beside the agent; `is_read_only`: only to look at, which makes nothing."""
         try:
             return open_journal(settings, self.directories, Clock(), is_read_only=is_read_only)
         except SyncagentError as error:
             fail(str(error))
+
+    def poke(self, journal: Journal) -> None:
+        """Tell the agent that the journal has news; ends with 1 when the agent does not see this file."""
+        answer = ask(self.state_dir, "poke")
+        used = answer.get("journal") if isinstance(answer, dict) else None
+        if used is not None and used != list(journal.identity or ()):
+            fail(
+                f"the running agent does not use {journal.path}: it was deleted or replaced under it; the agent ends"
+                " because of that, so say this again when it runs anew"
+            )
 
     def agent_pid(self) -> int | None:
         return is_running(self.directories)

@@ -33,8 +33,7 @@ def row_json(row: Row) -> dict[str, object]:
 @click.pass_obj
 def ls(context: Context, states: tuple[str, ...], as_json: bool) -> None:
     """List what the journal knows; with --state, only rows in that state (may be repeated)."""
-    settings = context.settings()
-    journal = context.journal(settings, is_read_only=True)
+    journal = context.journal(is_read_only=True)
     try:
         wanted = {State(state) for state in states} | ({State.READY} if State.SENDING in states else set())
         rows = [row_json(row) for row in journal.listing(sorted(wanted))]

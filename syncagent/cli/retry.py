@@ -6,7 +6,6 @@ import click
 
 from syncagent.cli.context import Context, absolute_of
 from syncagent.core.places import GENERATED, Places
-from syncagent.edges.control import ask
 
 
 def journal_path(places: Places, named: str) -> str:
@@ -25,13 +24,13 @@ def retry(context: Context, paths: tuple[str, ...], everything: bool) -> None:
     """Release parked files and make waiting ones due now."""
     if bool(paths) == everything:
         raise click.UsageError("name the files, or say --all")
-    settings = context.settings()
-    places = context.places(settings)
-    journal = context.journal(settings)
+    # Without the configuration: it may be in the middle of being edited, which is no reason not to try again.
+    places = context.places()
+    journal = context.journal()
     try:
         chosen = None if everything else [journal_path(places, path) for path in paths]
         count = journal.retry(chosen)
+        context.poke(journal)
     finally:
         journal.close()
-    ask(context.state_dir, "poke")
     click.echo(f"{count} released")

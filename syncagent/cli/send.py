@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from syncagent.assembly import territory_of
 from syncagent.cli.context import Context, absolute_of, fail, say
 from syncagent.core.errors import Refused
 from syncagent.core.keys import check_cloud_path
@@ -17,6 +18,8 @@ from syncagent.core.model import Facts, State
 from syncagent.core.places import GENERATED, Places
 from syncagent.core.settings import SendAddress, Settings
 from syncagent.core.territory import is_within
+from syncagent.docks.naming import check_outside_corner
+from syncagent.docks.routing import roots_of
 from syncagent.edges.clock import Stop
 from syncagent.edges.control import ask
 from syncagent.edges.files import facts_of, is_file, look
@@ -43,7 +46,7 @@ def choose_address(settings: Settings, wanted: str | None, place: str | None) ->
         chosen = [a for a in settings.addresses if wanted in (a.name, a.configured_name)]
         if not chosen:
             names = ", ".join(address.name for address in settings.addresses)
-            raise click.BadParameter(f"no active address is called {wanted!r}; there are: {names}")
+            raise click.UsageError(f"no active address is called {wanted!r}; there are: {names}")
         return chosen
     if place is not None:
         within = [address for address in settings.addresses if is_within(place, address.carrier.path)]
@@ -57,7 +60,7 @@ def choose_address(settings: Settings, wanted: str | None, place: str | None) ->
     raise click.UsageError(f"say which address with --address: {names}")
 
 
-def find(context: Context, places: Places, named: str) -> tuple[str, Facts]:
+def find(context: Context, settings: Settings, places: Places, named: str) -> tuple[str, Facts]:
     """The journal's path of a file that a person named, and its facts now. Raises: click.BadParameter."""
     path = places.name_of(absolute_of(named))
     if path is None:
@@ -65,6 +68,9 @@ def find(context: Context, places: Places, named: str) -> tuple[str, Facts]:
             f"{named} lies neither below {os.path.join(context.base_dir, GENERATED)}"
             " nor below a directory of upload.allowed_roots"
         )
+    territory = territory_of(settings, context.directories, places)
+    if territory.is_reserved(places.relative_of(path) or "") or is_within(path, context.state_dir):
+        raise click.BadParameter(f"{named} is the agent's own: messages, firmware and its state are never sent")
     located = places.locate(path)
     status = look(*located) if located else None
     if status is None or not is_file(status):
@@ -80,12 +86,17 @@ def find(context: Context, places: Places, named: str) -> tuple[str, Facts]:
 @click.pass_obj
 def send(context: Context, files: tuple[str, ...], address: str | None, cloud_path: str | None, wait: bool) -> None:
     """Queue files now. Exits 1 when a file cannot be queued, or, with --wait, was not confirmed."""
+    if not all(files):
+        raise click.UsageError("a FILE has no name")
+    if cloud_path is not None and len(files) != 1:
+        raise click.UsageError("--cloud-path names one object, so it takes one FILE")
     settings = context.settings()
+    if address is not None:
+        choose_address(settings, address, None)
     if cloud_path is not None:
-        if len(files) != 1:
-            raise click.UsageError("--cloud-path names one object, so it takes one FILE")
         try:
             check_cloud_path(cloud_path)
+            check_outside_corner(cloud_path, [each.carrier for each in settings.addresses])
         except Refused as error:
             fail(str(error))
     places = context.places(settings)
@@ -94,15 +105,16 @@ def send(context: Context, files: tuple[str, ...], address: str | None, cloud_pa
         asked, bad = [], 0
         for named in files:
             try:
-                path, facts = find(context, places, named)
-                asked += [
-                    Asked(named, journal.ask(chosen.name, path, cloud_path=cloud_path, facts=facts))
-                    for chosen in choose_address(settings, address, places.relative_of(path))
-                ]
+                path, facts = find(context, settings, places, named)
+                for chosen in choose_address(settings, address, places.relative_of(path)):
+                    if not places.is_open(path, roots_of(chosen.carrier)):
+                        raise click.BadParameter(f"{named} lies in no upload.allowed_roots of {chosen.carrier.name}")
+                    row_id = journal.ask(chosen.name, path, cloud_path=cloud_path, facts=facts)
+                    asked.append(Asked(named, row_id))
             except click.BadParameter as error:
                 say(error.message)
                 bad += 1
-        ask(context.state_dir, "poke")
+        context.poke(journal)
         if wait and asked:
             if context.agent_pid() is None:
                 fail("queued, but no agent is running: start it with `syncagent run`")

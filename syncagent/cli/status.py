@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from syncagent.cli.context import EXIT_NOT_RUNNING, Context, age_words, print_json, size_words
 from syncagent.core.board import Board, Fact
-from syncagent.core.settings import Settings
+from syncagent.core.settings import Carrier, SendAddress, Settings, System
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
 from syncagent.reporter import Reporter, disk_fact
@@ -23,7 +23,7 @@ WATCH_EVERY_S = 1.0
 _COLOURS = {"ok": "green", "degraded": "yellow", "broken": "red", "stopped": "red"}
 
 
-def read_status(context: Context, settings: Settings) -> dict[str, Any]:
+def read_status(context: Context) -> dict[str, Any]:
     """The running agent's own status, or, where none answers, what journal and disk say."""
     answer = ask(context.state_dir, "status")
     if isinstance(answer, dict) and "queue" in answer:
@@ -36,11 +36,29 @@ def read_status(context: Context, settings: Settings) -> dict[str, Any]:
         silent = Fact(False, "silent", f"PID {pid or 'unknown'} does not answer")
         board.set_fact("watcher", silent)
         board.set_fact("uploader", silent)
+    settings = context.settings_if_sound()
     journal = context.journal(settings, is_read_only=True)
     try:
+        if settings is None:
+            settings = _unread(journal.address_names())
+            journal.set_active(journal.address_names())
         return Reporter(settings=settings, journal=journal, clock=clock, board=board, pid=pid).status()
     finally:
         journal.close()
+
+
+def _unread(addresses: Sequence[str]) -> Settings:
+    """Instead of a configuration that cannot be read: the addresses that the journal knows, and all else unsaid."""
+    return Settings(
+        system=System(id="unknown"),
+        addresses=tuple(
+            SendAddress(
+                name=name, configured_name=name, message_type="", carrier=Carrier(name=name), duration="as_needed"
+            )
+            for name in addresses
+        ),
+        warnings=("the configuration cannot be read, see `syncagent check-config`",),
+    )
 
 
 def render(status: dict[str, Any]) -> Group:
@@ -87,11 +105,10 @@ def status(context: Context, as_json: bool, watch: bool) -> None:
 
     Exits 0 when healthy, 1 when not, 3 when no agent is running.
     """
-    settings = context.settings()
-    shown = read_status(context, settings)
+    shown = read_status(context)
     if watch and not as_json:
         with Live(render(shown), console=Console(), auto_refresh=False) as live:
-            for shown in _again(context, settings):
+            for shown in _again(context):
                 live.update(render(shown), refresh=True)
     elif as_json:
         print_json(shown)
@@ -100,10 +117,10 @@ def status(context: Context, as_json: bool, watch: bool) -> None:
     sys.exit(exit_code(shown))
 
 
-def _again(context: Context, settings: Settings) -> Iterator[dict[str, Any]]:
+def _again(context: Context) -> Iterator[dict[str, Any]]:
     stop = Stop()
     try:
         while not stop.wait(WATCH_EVERY_S):
-            yield read_status(context, settings)
+            yield read_status(context)
     except KeyboardInterrupt:
         return

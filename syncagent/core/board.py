@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +46,20 @@ class Flight:
     sent_bytes: int = 0
     before_bytes: int = 0  # of it, what earlier requests brought there
     is_recorded: bool = False  # the journal says SENDING, too; otherwise it still says READY
+
+
+class Furthest:
+    """How far the files of one run got: a file that is sent again and again, and no further, gets no nearer."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[tuple[str, str], int] = {}  # path, address -> the most that was on its way
+
+    def bytes_of(self, flights: Iterable[Flight]) -> int:
+        """All together, with what is on its way now."""
+        for flight in flights:
+            name = (flight.path, flight.address)
+            self._bytes[name] = max(flight.sent_bytes, self._bytes.get(name, 0))
+        return sum(self._bytes.values())
 
 
 #: How many complaints are kept; a status page is not a log.
@@ -135,7 +149,6 @@ class Board:
                 self._flights[worker] = replace(flight, sent_bytes=flight.before_bytes + sent_bytes)
                 # A large file on a slow link is hours of one pass: bytes that arrive are its progress.
                 self._beats[worker] = self._monotonic()
-                self._counts["moved"] = self._counts.get("moved", 0) + 1
 
     def flights(self) -> list[Flight]:
         with self._lock:

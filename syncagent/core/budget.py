@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 from syncagent.core.settings import Metered
+
+#: A clock that goes back further was wrong before, not now: a month, so that a step back never renews a budget soon.
+PLAUSIBLE_STEP = timedelta(days=31)
 
 
 @dataclass(slots=True)
@@ -21,8 +25,14 @@ class Spent:
     metered_month_bytes: int = 0
 
     def roll(self, day: str) -> None:
-        """It is this day now. One before the last that was known is a clock that went back: it stays that day."""
+        """It is this day now. One before the last that was known is a clock that went back: it stays that day.
+
+        One so long before it shows that the last one never was: it would hold the budget spent for as long. What was
+        counted stays.
+        """
         if day <= self.day:
+            if date.fromisoformat(self.day) - date.fromisoformat(day) > PLAUSIBLE_STEP:
+                self.day = day
             return
         if self.day:  # what was counted before any day was known belongs to the first
             self.day_bytes = 0
@@ -44,6 +54,10 @@ class Spent:
     def from_text(cls, text: str | None) -> Spent:
         words = (text or "").split(" ")
         if len(words) != 4 or not all(word.isdigit() for word in words[1:]):
+            return cls()
+        try:
+            date.fromisoformat(words[0] or "2000-01-01")
+        except ValueError:
             return cls()
         return cls(words[0], *(int(word) for word in words[1:]))
 

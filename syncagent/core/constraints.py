@@ -14,6 +14,8 @@ from syncagent.core.tree import kind_of, shown, suggestion
 
 MIN_PART_BYTES = 5_242_880  # the floor of S3 for every part but the last
 MAX_PUT_BYTES = 5_368_709_120  # the ceiling of S3 for one request
+#: What a carrier's `firmware.hooks` may name; docks/installer.py says when each is run.
+HOOKS = ("before_install", "after_activate", "confirm", "after_rollback")
 CLOUD_PATH_WORDS = ("file_name", "relative_path", "year", "month", "day", "system_id")
 DURATIONS = ("on_change", "on_message", "as_needed")
 NO_ALWAYS = '"always" is not defined for this carrier'
@@ -202,6 +204,15 @@ def _listen(value: str) -> str:
 _WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00))")
 
 
+def _hooks(value: Mapping[str, str]) -> Mapping[str, str]:
+    for name in value:
+        if name not in HOOKS:
+            raise BadValueError(
+                f"{shown(name)} is no hook", suggestion(name, HOOKS, otherwise=f"use one of {', '.join(HOOKS)}")
+            )
+    return value
+
+
 def _timetable(value: Mapping[str, int]) -> Mapping[str, int]:
     taken: dict[int, str] = {}
     for window in value:
@@ -283,6 +294,7 @@ endpoint = Rule(_endpoint, {"pattern": "^https?://[^/?#@\\s]+/?$"})
 listen = Rule(_listen, {})
 timetable = Rule(_timetable, {"propertyNames": {"pattern": f"^(?:{_WINDOW.pattern})$"}})
 metadata = Rule(_metadata, {"propertyNames": {"pattern": "^(?!syncagent-)[a-z0-9][a-z0-9-]*$"}})
+hooks = Rule(_hooks, {"propertyNames": {"enum": list(HOOKS)}})
 absolute_path = Rule(_absolute, {"pattern": "^/"})
 i2c_address = Rule(
     _i2c_address,

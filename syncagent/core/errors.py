@@ -24,7 +24,8 @@ class Trouble(StrEnum):
     STORE = "store"  # 5xx, or an answer that no S3 store gives: a portal's HTML, a wrong digest
     CREDENTIALS = "credentials"  # 401, or a 403 that names the key or the signature
     FORBIDDEN = "forbidden"  # a 403 for this key; all keys refused makes it a fact of the store
-    BUCKET = "bucket"  # no such bucket
+    REFUSED = "refused"  # a 4xx for this key that names neither it nor its bytes; likewise
+    BUCKET = "bucket"  # no such bucket, or one that takes nothing as it is
     CLOCK = "clock"  # the store refuses our time
     DISK = "disk"  # ENOSPC, EIO, EROFS, a root that is not there
     FILE = "file"  # this file alone: unreadable, vanished, changed
@@ -56,6 +57,10 @@ class Refused(SyncagentError):
     """This item, as it is, never will."""
 
 
+class Doubtful(Refused):
+    """The store refuses, and does not say whether it would take anything else."""
+
+
 class FileChanged(Refused):
     """The file is not the version that was recorded: another finished version will follow."""
 
@@ -68,12 +73,36 @@ class UploadGone(Refused):
     """The store does not know this multipart upload (any more)."""
 
 
+class PartsRefused(UploadGone):
+    """The store knows the upload, and will never complete it with the parts that we know."""
+
+
 class KeyTaken(Refused):
     """A conditional write found an object under its key."""
 
 
 class HandlerFailed(Refused):
     """The address's handler did not say what to send for this file; the text begins with "handler: "."""
+
+
+class ManifestRejected(Refused):
+    """A firmware manifest says something that this device must not do, or does not understand."""
+
+
+class Untrusted(Refused):
+    """Firmware metadata that does not verify; `str` says which and why."""
+
+
+class Stale(Refused):
+    """Firmware metadata whose time is over; `role` is whose."""
+
+    def __init__(self, what: str, *, role: str) -> None:
+        super().__init__(what)
+        self.role = role
+
+
+class HeadersTooLarge(Transient):
+    """The store, or what stands in front of it, takes no request with so many or so long headers."""
 
 
 class AlreadyRunning(SyncagentError):
@@ -102,6 +131,14 @@ class NotThere(SyncagentError):
 
 class JournalBroken(SyncagentError):
     """The journal cannot be read or written; the text says which and why, for a person."""
+
+
+class JournalLost(JournalBroken):
+    """The file under the journal's name is not the one that was opened: only a new start helps."""
+
+
+class JournalTorn(JournalLost):
+    """The journal's file is damaged: whoever holds the agent's locks sets it aside and begins a new one."""
 
 
 class Stopping(BaseException):

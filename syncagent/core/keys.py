@@ -31,11 +31,25 @@ class KeyTooLong(Refused):
 def escape(name: str) -> str:
     """A name from the disk as it stands in a key: what no key can hold becomes %XX, and nothing else changes.
 
-    Reversible, because a "%" that could be taken for an escape is escaped itself.
+    Reversible, because a "%" that could be taken for an escape is escaped itself. Half a character, which no name
+    holds but JSON can say, becomes the bytes that UTF-8 would have for it.
     """
     name = _LOOKS_ESCAPED.sub("%25", name)
     name = _CONTROL.sub(lambda match: f"%{ord(match[0]):02X}", name)
-    return _NOT_UTF8.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
+    name = _NOT_UTF8.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
+    return _SURROGATE.sub(
+        lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")), name
+    )
+
+
+def has_half_characters(text: str) -> bool:
+    """Whether UTF-8 cannot carry the text."""
+    return _SURROGATE.search(text) is not None
+
+
+def sayable(text: str) -> str:
+    """Text as it is, unless UTF-8 cannot carry it: then as it stands in a key."""
+    return escape(text) if has_half_characters(text) else text
 
 
 def check_key(key: str) -> str:

@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from syncagent.core.constraints import MESSAGE_TYPE_PATTERN
 from syncagent.core.errors import Refused
 from syncagent.core.jsontext import parse_json
-from syncagent.core.keys import check_cloud_path, time_of
+from syncagent.core.keys import check_cloud_path, escape, has_half_characters, time_of
 from syncagent.core.places import GENERATED
 from syncagent.core.settings import MessageFields, SendAddress, Settings
-from syncagent.core.tree import TextError, plain
+from syncagent.core.tree import MAX_DEPTH, MAX_NODES, TextError, plain
 
 RECEIPT = "confirm_receipt"
 #: Larger ones are refused: a message describes a file, it is none.
@@ -29,8 +29,8 @@ MAX_MESSAGE_BYTES = 256 * 1024
 PLACE_FIELDS = frozenset({"file_name", "disk_path", "cloud_path"})
 
 _ENVELOPE = frozenset({"msg_id", "msg_time", "msg_type", "msg_content"})
-#: What stands in the file part of a key without being a directory of its own.
-_NO_SEGMENT = re.compile(r"[/\x00-\x1f\x7f]+")
+#: The first one that the parser does not take.
+_MOST_INTEGER = 10**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,12 @@ class Message:
         return _text_or_none(self.content.get("cloud_path"))
 
 
-def message_of(document: object, message_type: str) -> Message:
-    """The message that a document of that type makes; a bare object is its content. Raises: Refused."""
+def message_of(document: object, message_type: str, *, has_disk_names: bool = False) -> Message:
+    """The message that a document of that type makes; a bare object is its content. Raises: Refused.
+
+    The one judge of what a message is, however it comes in. `has_disk_names`: it is the agent's own, or a handler's
+    word on that, so that the names of files in it may hold bytes that are not UTF-8.
+    """
     if not re.fullmatch(MESSAGE_TYPE_PATTERN, message_type):
         raise Refused(f"{message_type!r} is no message type")
     if not isinstance(document, dict):
@@ -77,11 +81,12 @@ def message_of(document: object, message_type: str) -> Message:
     if not isinstance(content, dict):
         raise Refused("msg_content is no JSON object")
     whole["msg_type"] = message_type
+    _check_values(whole, has_disk_names=has_disk_names)
     try:
-        text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
+        text = _json(whole)
+    except (TypeError, ValueError) as error:
         raise Refused(f"this cannot be said in JSON: {error}") from error
-    if len(text) > MAX_MESSAGE_BYTES:
+    if len(text.encode()) > MAX_MESSAGE_BYTES:
         raise Refused(f"longer than {MAX_MESSAGE_BYTES} bytes")
     if message_type == RECEIPT:
         _check_receipt(content)
@@ -101,6 +106,39 @@ def parse_message(data: bytes, message_type: str) -> Message:
     except TextError as error:
         raise Refused(f"line {error.line}: {error.what}") from error
     return message_of(document, message_type)
+
+
+def _json(document: object) -> str:
+    """One spelling, that UTF-8 can carry: what it cannot is written with escapes."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    if has_half_characters(text):
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text
+
+
+def _check_values(whole: Mapping[str, object], *, has_disk_names: bool) -> None:
+    """What the parser of the inbox would refuse is refused here, whoever says it. Raises: Refused."""
+    left: list[tuple[object, int]] = [(whole, 0)]
+    count = 0
+    while left:
+        value, depth = left.pop()
+        count += 1
+        if depth > MAX_DEPTH:
+            raise Refused(f"nested deeper than {MAX_DEPTH} levels")
+        if count > MAX_NODES:
+            raise Refused(f"more than {MAX_NODES} values")
+        if isinstance(value, dict):
+            strange = [name for name in value if not isinstance(name, str)]
+            if strange:
+                raise Refused(f"the key {strange[0]!r} is no string")
+            left += [(each, depth + 1) for each in value.values()]
+        elif isinstance(value, list | tuple):
+            left += [(each, depth + 1) for each in value]
+        elif isinstance(value, int) and abs(value) >= _MOST_INTEGER:
+            raise Refused("a number is too long")
+        texts = value if isinstance(value, dict) else [value] if isinstance(value, str) else []
+        if not has_disk_names and any(has_half_characters(text) for text in texts):
+            raise Refused("a text holds half a character, or a byte that is not UTF-8")
 
 
 def _check_places(content: Mapping[str, object]) -> None:
@@ -155,8 +193,7 @@ def time_in(content: Mapping[str, object], fields: MessageFields) -> datetime | 
 
 def receipt_name(content: Mapping[str, object]) -> str:
     """The last segment of a receipt's key: <time>-<file_name>.json."""
-    name = f"{content['time']}-{content['file_name']}.json".replace("%", "")
-    return _NO_SEGMENT.sub("-", name)
+    return escape(f"{content['time']}-{content['file_name']}.json".replace("/", "-"))
 
 
 def takers(addresses: Sequence[SendAddress], message_type: str) -> tuple[SendAddress, ...]:

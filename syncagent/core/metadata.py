@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from email.header import decode_header, make_header
 
+from syncagent.core.keys import sayable
 from syncagent.core.messages import PLACE_FIELDS
 
 MAX_METADATA_BYTES = 2_048
@@ -28,10 +29,22 @@ _PLAIN = re.compile(r"(?!.*=\?)[!-~](?:[ -~]*[!-~])?")
 
 def header_value(value: object) -> str:
     """A field's value as printable ASCII: text as it is or as an RFC 2047 word, anything else as JSON."""
+    value = sayable_value(value)
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), allow_nan=False)
     if not text or _PLAIN.fullmatch(text):
         return text
     return f"=?UTF-8?B?{base64.b64encode(text.encode()).decode()}?="
+
+
+def sayable_value(value: object) -> object:
+    """A field's value without the names from the disk in it that are not UTF-8: they stand as in a key."""
+    if isinstance(value, str):
+        return sayable(value)
+    if isinstance(value, list):
+        return [sayable_value(each) for each in value]
+    if isinstance(value, dict):
+        return {sayable(name): sayable_value(each) for name, each in value.items()}
+    return value
 
 
 def text_of(value: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: The directory below the base directory that cameras write to.
 GENERATED = "generated_data"
+#: Why a path has no place.
+OUTSIDE = "lies outside of generated_data and of every directory of upload.allowed_roots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,7 @@ class Places:
     base_dir: str
     data_root: str
     allowed_roots: tuple[str, ...] = ()
+    own_roots: tuple[str, ...] = ()  # of the agent itself: for the rows that it makes, and for nobody who names a file
 
     def path_of(self, relative: str) -> str:
         """The path of a file by its place below generated_data."""
@@ -40,7 +44,7 @@ class Places:
         relative = self.relative_of(path)
         if relative is not None:
             return self.data_root, relative
-        roots = [root for root in self.allowed_roots if path.startswith(root.rstrip("/") + "/")]
+        roots = [root for root in (*self.allowed_roots, *self.own_roots) if _is_below(path, root)]
         if not roots:
             return None
         root = max(roots, key=len)
@@ -48,7 +52,17 @@ class Places:
 
     def name_of(self, absolute: str) -> str | None:
         """The path of a file that a person named; None when it lies under no root that is allowed."""
+        if any(_is_below(absolute, root) for root in self.own_roots):
+            return None
         relative = self.heard(absolute)
         if relative:
             return self.path_of(relative)
         return absolute if self.locate(absolute) else None
+
+    def is_open(self, path: str, roots: Iterable[str]) -> bool:
+        """Whether a file of ours, or one from elsewhere that lies below one of these roots."""
+        return self.relative_of(path) is not None or any(_is_below(path, root) for root in roots)
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path.startswith(root.rstrip("/") + "/")

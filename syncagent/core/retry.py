@@ -25,12 +25,18 @@ from syncagent.core.errors import (
 SHARED = frozenset({Trouble.LINK, Trouble.STALLED, Trouble.THROTTLED, Trouble.STORE})
 #: Troubles that are never one file's: one is enough.
 EVERYBODYS = frozenset({Trouble.CREDENTIALS, Trouble.BUCKET, Trouble.CLOCK, Trouble.THROTTLED})
+#: Troubles of one key that are its address's when several keys meet them.
+ADDRESSES = frozenset({Trouble.FORBIDDEN, Trouble.REFUSED})
 #: A link is asked again at least this often while it is down.
 LINK_WAIT_S = 10.0
 #: A store that refuses everything is asked again at least this often.
 REFUSED_WAIT_S = 30.0
 #: Requests that must fail in a row before trouble that could be one file's is taken for everybody's.
 FAILURES_TO_CLOSE = 3
+#: So often a file is refused again while others pass, and it is parked: the store's word names neither.
+DOUBTS_TO_PARK = 3
+#: Refused rows that are remembered.
+MAX_REFUSED_ROWS = 1_000
 #: A link that carried something this recently is not called down for one failure.
 FRESH_S = 5.0
 
@@ -91,6 +97,31 @@ def _asked_wait_s(error: Transient | Blocked) -> float:
     return min(REFUSED_WAIT_S, wait_s) if wait_s is not None and wait_s > 0 else 0.0
 
 
+class Refusals:
+    """Which rows of an address the store refuses, and whether others passed since: then it is about the row.
+
+    Not thread-safe. What is not remembered any more is taken for refused the first time.
+    """
+
+    def __init__(self) -> None:
+        self._passes = 0
+        self._rows: dict[int, tuple[int, int]] = {}  # row id -> (times, passes at its last refusal)
+
+    def passed(self, row_id: int) -> None:
+        """The store took a row whole."""
+        self._passes += 1
+        self._rows.pop(row_id, None)
+
+    def refused(self, row_id: int) -> int:
+        """How often the row was refused again after others had passed."""
+        times, passes = self._rows.pop(row_id, (0, self._passes))
+        times += passes < self._passes
+        self._rows[row_id] = times, self._passes
+        if len(self._rows) > MAX_REFUSED_ROWS:
+            del self._rows[next(iter(self._rows))]
+        return times
+
+
 class Gate:
     """Whether a store, or one address of it, is worth asking. Closed, it lets one request through at a time.
 
@@ -105,6 +136,7 @@ class Gate:
         self._ask_at = 0.0
         self._asker: int | None = None  # whose request is on its way, to find out
         self._failures = 0
+        self._failed_rows: set[int] = set()  # whose failures are among those
         self._closed_waits = 0
         self._passed_at = float("-inf")
 
@@ -127,6 +159,10 @@ class Gate:
         """Seconds until the next request may go; None when one may go now, is on its way, or need not ask."""
         return None if self.trouble is None or now >= self._ask_at else self._ask_at - now
 
+    def is_askable(self, now: float) -> bool:
+        """Whether `wait_s` would give a permission now."""
+        return self.trouble is None or (self._asker is None and now >= self._ask_at)
+
     def unused(self, who: int) -> None:
         """The permission, if there was one, was not needed."""
         if self._asker == who:
@@ -138,11 +174,15 @@ class Gate:
         self.trouble, self.reason, self.remedy = None, "", ""
         self._asker = None
         self._failures = self._closed_waits = 0
+        self._failed_rows.clear()
         self._passed_at = now
         return was_closed
 
-    def failed(self, error: Transient | Blocked, now: float, who: int) -> bool:
-        """A request failed in a way that may be everybody's. True when that closed the gate."""
+    def failed(self, error: Transient | Blocked, now: float, who: int, *, row_id: int | None = None) -> bool:
+        """A request failed in a way that may be everybody's. True when that closed the gate.
+
+        With a `row_id` it may be that row's own: then it takes several rows to close the gate.
+        """
         was_open = self.trouble is None
         if not was_open and self._asker != who:
             # On its way since before the gate closed. That all workers met the same trouble is one piece of news:
@@ -150,7 +190,10 @@ class Gate:
             self._ask_at = max(self._ask_at, now + _asked_wait_s(error))
             return False
         self._asker = None
-        self._failures += 1
+        if row_id not in self._failed_rows:
+            self._failures += 1
+        if row_id is not None:
+            self._failed_rows.add(row_id)
         one_is_enough = error.trouble in EVERYBODYS or (
             error.trouble is Trouble.LINK and now - self._passed_at > FRESH_S
         )

@@ -100,7 +100,11 @@ class Firmware:
     max_image_bytes: Annotated[int, c.within(1)] = 67_108_864
     keep: Count = 1
     allow_unsigned: bool = False
-    hooks: Mapping[str, Annotated[str, c.absolute_path]] = attrs.field(factory=dict)
+    hooks: Annotated[Mapping[str, Annotated[str, c.absolute_path]], c.hooks] = attrs.field(factory=dict)
+    #: What the manifest's paths are below; None: generated_data.
+    directory: Annotated[str, c.absolute_path] | None = None
+    mode: Annotated[str, c.matching("0?[0-7]{3}", remedy='write it as chmod does: "0644"')] = "0644"
+    group: Text | None = None
     expiry_grace_days: Annotated[float, c.within(0)] = 0.0
 
 

@@ -28,7 +28,7 @@ from syncagent.core.settings_files import (
     TaskFile,
 )
 from syncagent.core.settings_structure import structure
-from syncagent.core.tree import Node, plain, record_origins, suggestion
+from syncagent.core.tree import Node, dotted, plain, record_origins, suggestion
 
 T = TypeVar("T")
 Objects = Mapping[str, Node]
@@ -106,7 +106,7 @@ class Routes:
             names: list[tuple[str, Node | None]] = [(name, None) for name in chosen_names]
         else:
             names = [(str(item.value), item) for item in wanted.items]
-        for name, place in names:
+        for number, (name, place) in enumerate(names):
             if name in by_configured:
                 chosen = by_configured[name]
                 if self._lacks(kind, name):
@@ -116,7 +116,7 @@ class Routes:
                 if self._lacks(kind, chosen[0].configured_name):
                     continue
             else:
-                self._unknown(kind, name, place, [*self.given[kind], *by_split])
+                self._unknown(kind, number, name, place, [*self.given[kind], *by_split])
                 continue
             for use in chosen:
                 other = uses.setdefault(use.name, use)
@@ -136,11 +136,12 @@ class Routes:
             return [_Use(kind, f"{name}_{each}", name, each, node, report) for each in split]
         return []
 
-    def _unknown(self, kind: str, name: str, place: Node | None, known: list[str]) -> None:
+    def _unknown(self, kind: str, number: int, name: str, place: Node | None, known: list[str]) -> None:
         if name in self.unreadable.get(kind, ()) or name in self.given[kind] or place is None:
             return  # reported already, or not ours and warned of
         remedy = suggestion(name, known, otherwise=f"add {kind}/{name}.json")
-        self.findings.add(Problem(place.file, place.line, kind, f'there is no "{name}" in {kind}/', remedy))
+        key = dotted([kind, number])
+        self.findings.add(Problem(place.file, place.line, key, f'there is no "{name}" in {kind}/', remedy))
 
     def _is_complete(self, kind: str, name: str) -> bool:
         return all(_is_given(self.whole[kind][name], key) for key in _NEEDED[kind])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -51,6 +52,16 @@ class Entry:
     look_at: float
     looks: int = 0  # in a row that found a writer
     writers: Writers = Writers.UNKNOWN
+    addresses: frozenset[str] = frozenset()  # that wait for it, and have no row of it that says so
+
+
+@dataclass(slots=True)
+class Pending:
+    """The unfinished files of one address. `first` is monotonic: when the oldest of them was first seen."""
+
+    files: int = 0
+    size_bytes: int = 0
+    first: float = math.inf
 
 
 class Settling:
@@ -61,6 +72,7 @@ class Settling:
         self.limit = limit
         self._entries: dict[str, Entry] = {}
         self._due: list[tuple[float, str]] = []
+        self._sets: dict[frozenset[str], frozenset[str]] = {}  # each once: there are few, and many files
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -80,22 +92,44 @@ class Settling:
         """A copy, for whoever shows what is settling."""
         return list(self._entries.items())
 
-    def size_bytes(self) -> int:
-        return sum(entry.facts.size_bytes for entry in list(self._entries.values()))
+    def pending(self) -> dict[str, Pending]:
+        """What each address waits for. May be called from any thread."""
+        found: dict[str, Pending] = {}
+        for entry in list(self._entries.values()):
+            for address in entry.addresses:
+                pending = found.setdefault(address, Pending())
+                pending.files += 1
+                pending.size_bytes += entry.facts.size_bytes
+                pending.first = min(pending.first, entry.first)
+        return found
 
     def see(
-        self, path: str, facts: Facts, *, now: float, settle_s: float, max_unsettled_s: float | None = None
+        self,
+        path: str,
+        facts: Facts,
+        *,
+        now: float,
+        settle_s: float,
+        max_unsettled_s: float | None = None,
+        addresses: Iterable[str] = (),
     ) -> bool:
-        """Something happened to the file, or a scan found it. False when there is no room for one more."""
+        """Something happened to the file, or a scan found it. False when there is no room for one more.
+
+        `addresses`: who waits for it, as far as no row of the journal says so.
+        """
         entry = self._entries.get(path)
+        known = entry.addresses if entry is not None else frozenset()
+        waiting = known.union(addresses)
+        waiting = self._sets.setdefault(waiting, waiting)
         if entry is None:
             if self.room <= 0:
                 return False
             look_at = now + min(settle_s, self._longest_look_s)
-            entry = Entry(facts, settle_s, max_unsettled_s, first=now, since=now, look_at=look_at)
+            entry = Entry(facts, settle_s, max_unsettled_s, first=now, since=now, look_at=look_at, addresses=waiting)
             self._entries[path] = entry
             heapq.heappush(self._due, (entry.look_at, path))
             return True
+        entry.addresses = waiting
         if facts != entry.facts:
             entry.facts, entry.since = facts, now
         entry.looks = 0

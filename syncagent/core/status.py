@@ -52,6 +52,7 @@ class Snapshot:
     wire: Mapping[str, int | None] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    firmware: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # component -> its face
 
 
 def merge(facts: Mapping[str, Fact], name: str) -> Fact:
@@ -119,7 +120,7 @@ def build(snapshot: Snapshot) -> dict[str, Any]:
         },
         "wire": {"bytes_today": None, "bytes_month": None, **snapshot.wire},
         "rates": dict(snapshot.rates),
-        "firmware": {},
+        "firmware": {component: dict(face) for component, face in snapshot.firmware.items()},
         "devices": {name: dict(face) for name, face in snapshot.devices.items()},
         "losses": queue["lost"]["files"],
         "last_errors": [

@@ -70,12 +70,13 @@ class Owner:
         return path[len(self.path) + 1 :] if self.path else path
 
     def wanting(self, path: str) -> tuple[SendAddress, ...]:
-        """The addresses that want this file."""
+        """The addresses that want this file; a file in the place of the watched directory itself is nobody's."""
         relative = self.below(path)
         return tuple(
             address
             for address in self.addresses
-            if is_wanted(relative, include=address.carrier.watch.include, ignore=address.carrier.watch.ignore)
+            if relative
+            and is_wanted(relative, include=address.carrier.watch.include, ignore=address.carrier.watch.ignore)
         )
 
     def enters(self, path: str) -> bool:
@@ -91,7 +92,7 @@ class Territory:
     """The map of generated_data: which directory belongs to which addresses."""
 
     def __init__(self, addresses: Sequence[SendAddress], *, reserved: Iterable[str] = ()) -> None:
-        """`reserved`: directories that are never watched, beside the inbox: firmware roots, the state directory."""
+        """`reserved`: what is never watched, beside the inbox: firmware roots, the state directory, the lock."""
         self.reserved = (RESERVED, *sorted(set(reserved)))
         by_path: dict[str, list[SendAddress]] = {}
         for address in addresses:

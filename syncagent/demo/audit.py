@@ -18,13 +18,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from syncagent.core.errors import Transient, Trouble
 from syncagent.core.model import State
 from syncagent.demo.camera import Version
-from syncagent.demo.camp import ACCESS_KEY_ID, BUCKET, REGION, SECRET_ACCESS_KEY
+from syncagent.demo.camp import ACCESS_KEY_ID, BUCKET, FIRMWARE_PATH, REGION, SECRET_ACCESS_KEY
 from syncagent.edges.journal import Row
 
 _PIECE_BYTES = 256 * 1024
 _ARRIVED = (State.CONFIRMED, State.REMOVED)
 #: The agent's own objects lie here.
 _OWN = "/.syncagent/"
+#: What the publisher put there.
+_FIRMWARE = f"{FIRMWARE_PATH}/"
 
 
 @dataclass(slots=True)
@@ -122,7 +124,8 @@ def compare(
         done += 1
         progress(done, total)
     try:
-        strange = [key for key in bucket.list_keys() if key not in expected and _OWN not in f"/{key}"]
+        files = [key for key in bucket.list_keys() if _OWN not in f"/{key}" and not key.startswith(_FIRMWARE)]
+        strange = [key for key in files if key not in expected]
         verdict.faults += [f"{key}: in the bucket, and no finished version" for key in strange]
     except (BotoCoreError, ClientError) as error:
         verdict.faults.append(f"the bucket cannot be listed: {error}")
@@ -131,7 +134,7 @@ def compare(
 
 def _files(base_dir: str) -> set[str]:
     found = set()
-    for folder, _, names in os.walk(os.path.join(base_dir, "generated_data")):
+    for folder, _, names in os.walk(os.path.join(base_dir, "generated_data", "camera")):
         found |= {os.path.relpath(os.path.join(folder, name), base_dir) for name in names}
     return found
 

@@ -17,29 +17,44 @@ REGION = "us-east-1"
 ACCESS_KEY_ID = "demo"
 SECRET_ACCESS_KEY = "demo-secret"  # noqa: S105 - opens nothing but the embedded store
 
+FIRMWARE_PATH = "firmware_images"
+COMPONENT = "camera"
+
 Documents = dict[str, dict[str, Any]]
 
 
 def configuration(endpoint_url: str) -> Documents:
     """File below the configuration directory -> what is in it."""
+    store = {
+        "source": "s3",
+        "endpoint_url": endpoint_url,
+        "region": REGION,
+        "bucket_name": BUCKET,
+        "access_key_id": ACCESS_KEY_ID,
+        "secret_access_key": SECRET_ACCESS_KEY,
+        "system_id": "$system_id",
+    }
     return {
-        "system/system.json": {"id": SYSTEM_ID, "addresses": ["camera"], "tasks": []},
+        "system/system.json": {"id": SYSTEM_ID, "addresses": ["camera"], "tasks": ["download_new_firmware_image"]},
         "addresses/camera.json": {
             "message_type": "image_info",
             "carrier": "demo_store",
             "duration": "on_change",
             "additional_info": {"sub_path": "$system_id"},
         },
-        "carriers/demo_store.json": {
-            "source": "s3",
-            "endpoint_url": endpoint_url,
-            "region": REGION,
-            "bucket_name": BUCKET,
-            "access_key_id": ACCESS_KEY_ID,
-            "secret_access_key": SECRET_ACCESS_KEY,
-            "path": "camera",
-            "default_cloud_path": "",
-            "system_id": "$system_id",
+        "carriers/demo_store.json": {**store, "path": "camera", "default_cloud_path": ""},
+        "carriers/demo_firmware.json": {
+            **store,
+            "path": FIRMWARE_PATH,
+            "firmware": {"root": "root.json", "component": COMPONENT, "poll_s": 3},
+        },
+        "tasks/download_new_firmware_image.json": {
+            "source_type": "carrier",
+            "config_name": "demo_firmware",
+            "function": "handle_new_firmware_message",
+            "arguments": {},
+            "duration": "on_message",
+            "message_type": "firmware_image",
         },
     }
 

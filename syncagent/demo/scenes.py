@@ -60,6 +60,15 @@ class Scene:
     log: tuple[str, ...]
 
     @property
+    def firmware(self) -> str:
+        """What the agent says of its firmware; empty before it says anything."""
+        told = (self.status or {}).get("firmware") or {}
+        return "; ".join(
+            " ".join(str(word) for word in (name, entry.get("release"), entry.get("state")) if word)
+            for name, entry in sorted(told.items())
+        )
+
+    @property
     def owed(self) -> list[Card]:
         return [card for card in self.cards if card.is_owed]
 

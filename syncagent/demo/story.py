@@ -24,6 +24,7 @@ from syncagent.demo.audit import Bucket, Verdict, compare
 from syncagent.demo.camp import Camp, configuration
 from syncagent.demo.children import Child, leashed
 from syncagent.demo.link import Link, Weather
+from syncagent.demo.office import Office
 from syncagent.demo.scenes import Lookout, Scene
 from syncagent.demo.view import Lines, Page, clock_words, counted, draw_svg, richness
 from syncagent.edges.clock import Clock, Stop
@@ -38,6 +39,8 @@ CAMERA_END_S = 20.0
 DRAIN_QUIET_S = 60.0
 DRAIN_S = 600.0
 COMPARE_S = 900.0
+#: When the release is published: the files had their say, and the show is seldom over.
+PUBLISH_AFTER_S = 6.0
 #: The agent promises 10 s.
 AGENT_END_S = 15.0
 EXIT_AT_ONCE = 130
@@ -112,6 +115,7 @@ class Story:
         self._children: list[Child] = []
         self._link: Link | None = None
         self._journal: Journal | None = None
+        self._office: Office | None = None
         self._faults: list[str] = []
         self._began = 0.0
 
@@ -139,6 +143,7 @@ class Story:
         self._link = link = Link(int(endpoint_url.rpartition(":")[2]))
         link.open()
         camp.configure(configuration(link.endpoint_url))
+        self._open_office(camp, endpoint_url)
         agent = self._start_agent(camp)
         self._journal = Journal(camp.state_dir, self._clock)
         lookout = Lookout(camp, self._journal)
@@ -178,6 +183,29 @@ class Story:
         agent = self._start(camp, "agent", leashed(["-m", "syncagent", *directories, "run"]))
         self._await(agent, lambda: ask(camp.state_dir, "status", timeout_s=1.0) is not None)
         return agent
+
+    def _open_office(self, camp: Camp, endpoint_url: str) -> None:
+        """The publisher of firmware. Without it the rest is shown all the same."""
+        self._say("making a publisher's keys, and a firmware repository …")
+        try:
+            self._office = office = Office(camp, endpoint_url)
+            office.begin()
+        except (SyncagentError, OSError) as error:
+            self._close_office(f"no firmware in this demo: {error}")
+
+    def _publish(self) -> None:
+        if self._office is None or self._office.sha256:
+            return
+        try:
+            self._office.publish()
+        except (SyncagentError, OSError) as error:
+            self._close_office(f"no release in this demo: {error}")
+
+    def _close_office(self, why: str) -> None:
+        self._faults.append(why)
+        if self._office is not None:
+            self._office.close()
+        self._office = None
 
     def _await(self, child: Child, is_ready: Callable[[], bool]) -> None:
         end = self._clock.monotonic() + START_S
@@ -224,6 +252,8 @@ class Story:
         stage = _SHOWING
         while not self._wishes.count and self._clock.monotonic() < end:
             weather.pass_once()
+            if self._clock.monotonic() - self._began > PUBLISH_AFTER_S:
+                self._publish()
             show(self._look(lookout, link, stage))
             if self._has_lost("store", "agent", "camera"):
                 return
@@ -320,6 +350,12 @@ class Story:
         self._say(
             f"the link was cut {counted(link.cuts, 'time')} in {clock_words(self._clock.monotonic() - self._began)}"
         )
+        if self._office is not None and self._office.sha256:
+            self._say(
+                "the firmware that was published arrived, verified and whole"
+                if self._office.dropped()
+                else "the firmware that was published did not arrive before the end"
+            )
         faults = self._faults + verdict.faults
         if faults:
             for fault in faults[:FAULTS_SHOWN]:
@@ -345,6 +381,8 @@ class Story:
             self._link.close()
         if self._journal is not None:
             self._journal.close()
+        if self._office is not None:
+            self._office.close()
         if self._camp is not None and self._keep:
             self._say(f"kept: {self._camp.directory}")
         elif self._camp is not None:

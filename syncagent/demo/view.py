@@ -106,6 +106,7 @@ def _numbers(scene: Scene) -> Text:
         _count(len(owed), sum(card.size_bytes for card in owed)),
         ("  oldest unsent ", "dim"),
         "-" if oldest is None else f"{oldest:.0f} s",
+        *((("  firmware ", "dim"), scene.firmware) if scene.firmware else ()),
     )
 
 
@@ -169,6 +170,7 @@ class Lines:
         self._seen: dict[tuple[int, str], tuple[State, str]] = {}
         self._is_link_up: bool | None = None
         self._stage = ""
+        self._firmware = ""
 
     def news(self, scene: Scene) -> Iterator[str]:
         """What happened since the scene before."""
@@ -186,6 +188,9 @@ class Lines:
             key = f" -> {card.key}" if card.key else ""
             yield f"{at} {card.state}{reason} {card.path} {decimal(card.size_bytes)}{key}"
         self._seen = seen
+        if scene.firmware and scene.firmware != self._firmware:
+            yield f"{at} firmware {scene.firmware}"
+            self._firmware = scene.firmware
         if scene.stage != stage:
             yield f"{at} {scene.stage}"
 

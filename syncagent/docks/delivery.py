@@ -17,18 +17,21 @@ from contextlib import ExitStack
 from syncagent import __version__
 from syncagent.core.board import Flight
 from syncagent.core.capture import HEAD_BYTES, capture_time
-from syncagent.core.errors import KeyTaken, Refused, Transient, Trouble, UploadGone
-from syncagent.core.keys import Naming, check_key, escape, time_of, with_digest
-from syncagent.core.metadata import SIDECAR, attach, pack
+from syncagent.core.errors import Blocked, HeadersTooLarge, KeyTaken, Refused, Transient, Trouble, UploadGone
+from syncagent.core.keys import Naming, check_key, time_of, with_digest
+from syncagent.core.messages import PLACE_FIELDS
+from syncagent.core.metadata import SIDECAR, attach, header_value, pack, sayable_value
 from syncagent.core.model import Digest, ObjectFacts, Part
+from syncagent.core.places import OUTSIDE
 from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
-from syncagent.docks.naming import content_of, corner_key, is_in_corner, naming_of
+from syncagent.docks.naming import check_outside_corner, content_of, corner_key, is_in_corner, is_receipt, naming_of
 from syncagent.edges import files
 from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
 from syncagent.edges.multipart import NotBegun, Parcel, Shipment, etag_of_file, part_size
 from syncagent.edges.objects import PutRequest
+from syncagent.edges.payload import is_copy
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ IN_MEMORY_BYTES = 1024 * 1024
 UNSETTLED = "syncagent-unsettled"
 #: Another worker is sending to the same key: it will be done soon.
 KEY_BUSY_WAIT_S = 1.0
+#: The size of an object that we may not look at: that of no file.
+UNSEEN_BYTES = -1
 
 
 class _Ledger:
@@ -81,9 +86,19 @@ class _Ledger:
 
 
 class Delivery:
-    """One row, once. `gives_way` is asked between two parts whether to stop there."""
+    """One row, once. `gives_way` is asked between two parts whether to stop there, `pulse` is called while a file is
+    hashed: it may raise, or take its time for something else."""
 
-    def __init__(self, dock: Dock, row: Row, *, worker: str, system_id: str, gives_way: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        dock: Dock,
+        row: Row,
+        *,
+        worker: str,
+        system_id: str,
+        gives_way: Callable[[], bool],
+        pulse: Callable[[], None],
+    ) -> None:
         self._dock = dock
         self._journal = dock.journal
         self._carrier = dock.carrier
@@ -91,16 +106,18 @@ class Delivery:
         self._worker = worker
         self._system_id = system_id
         self._gives_way = gives_way
+        self._pulse = pulse
 
     def carry_out(self) -> None:
         """Raises: every error of core/errors.py that a file or a store can cause."""
         row = self._row
         located = self._dock.places.locate(row.path)
         if located is None:
-            raise Refused("lies outside of generated_data and of every directory of upload.allowed_roots")
+            raise Refused(OUTSIDE)
         with PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as original, ExitStack() as stack:
             # What a handler made of the file goes in its place, as long as the file is what the handler saw.
             pinned = original if row.body is None else stack.enter_context(self._handled(row.body))
+            pinned.pulse = self._pulse
             content = None
             if pinned.size_bytes <= IN_MEMORY_BYTES:
                 content = pinned.read(0, pinned.size_bytes)
@@ -127,8 +144,11 @@ class Delivery:
         """Put the version under the first key that is free, or find it there."""
         row = self._row
         # A key that somebody asked for was checked when it was asked for.
-        base = check_key(row.cloud_path) if row.cloud_path is not None else self._naming().key()
-        overwrites = self._carrier.upload.on_rewrite == "overwrite" or is_in_corner(self._carrier, base)
+        base = check_key(row.wanted_key) if row.wanted_key is not None else self._naming().key()
+        if not is_receipt(row):
+            check_outside_corner(base, [self._carrier])
+        # Of two receipts with one name neither replaces the other, whatever the owner says of files.
+        overwrites = self._carrier.upload.on_rewrite == "overwrite" and not is_in_corner(self._carrier, base)
         for is_later_version in (False,) if overwrites else (False, True):
             # Made only when it is needed: a key that just fits has no room for a digest.
             key = with_digest(base, digest.sha256) if is_later_version else base
@@ -141,7 +161,7 @@ class Delivery:
                 if row.is_unsettled or not self._journal.is_flagged(row.address, key):
                     self._adopt(key, digest, etag=None)
                     return
-                found = self._dock.store.head(key)
+                found = self._look_at(key, is_last=is_later_version)
                 if self._is_ours(found, key, pinned, content, digest):
                     return
                 if found is not None and not overwrites:
@@ -155,7 +175,7 @@ class Delivery:
                     if not is_later_version and is_md5_hex(foreign[1]):
                         continue  # other bytes, for sure
                     # The listing proves nothing, or it names a key that only this version would have: ask.
-                    found = self._dock.store.head(key)
+                    found = self._look_at(key, is_last=is_later_version)
                     if self._is_ours(found, key, pinned, content, digest):
                         return
                     if found is not None:
@@ -164,15 +184,36 @@ class Delivery:
                 continue
             try:
                 self._put(key, pinned, content, digest, only_if_absent=not overwrites)
-            except KeyTaken:
+            except KeyTaken as error:
+                found = self._look_at(key, is_last=is_later_version)
+                if found is None:
+                    # Gone again, or never there: the key may well be ours, and the parts are still good.
+                    raise Transient("the key is taken, but by no object", trouble=Trouble.FILE) from error
                 self._drop_upload()
                 self._journal.release(row)
-                if self._is_ours(self._dock.store.head(key), key, pinned, content, digest):
+                if self._is_ours(found, key, pinned, content, digest):
                     return  # an earlier attempt's, whose answer was lost
                 logger.info("key taken path=%s key=%s", row.path, key)
                 continue
             return
         raise Refused("both keys of this version are taken by other bytes")
+
+    def _look_at(self, key: str, *, is_last: bool) -> ObjectFacts | None:
+        """What is under a key; from a listing where the store refuses to say more.
+
+        Where it refuses that, too, a key that is not the last choice counts as another's.
+        """
+        try:
+            return self._dock.store.head(key)
+        except Blocked as error:
+            if error.trouble is not Trouble.FORBIDDEN:
+                raise
+        try:
+            return next((found for found in self._dock.store.list(key) if found.key == key), None)
+        except Blocked as error:
+            if error.trouble is not Trouble.FORBIDDEN or is_last:
+                raise
+            return ObjectFacts(key, UNSEEN_BYTES, "")
 
     def _is_same(self, pinned: PinnedFile, digest: Digest, size_bytes: int, etag: str) -> bool:
         """Whether an object with this size and ETag is this version. An ETag that is no MD5 proves nothing."""
@@ -193,10 +234,7 @@ class Delivery:
         same = self._is_same(pinned, digest, found.size_bytes, found.etag)
         if not same and found.metadata.get("syncagent-sha256") == digest.sha256.hex():
             # Its ETag is not an MD5 (encrypted by the store's own key): only its bytes prove it.
-            whole = hashlib.sha256()
-            for piece in self._dock.store.read(key):
-                whole.update(piece)
-            same = whole.digest() == digest.sha256
+            same = is_copy(self._dock.store.read(key), digest, size_bytes=pinned.size_bytes)
         if not same:
             return False
         if UNSETTLED in found.metadata and not self._row.is_unsettled:
@@ -217,10 +255,30 @@ class Delivery:
     def _put(
         self, key: str, pinned: PinnedFile, content: bytes | None, digest: Digest, *, only_if_absent: bool
     ) -> None:
+        """Send it, with what its message says: in headers, or beside it where those are too long for the store."""
+        try:
+            self._put_as(key, pinned, content, digest, only_if_absent=only_if_absent, is_brief=False)
+        except HeadersTooLarge as error:
+            if not content_of(self._row.wording).keys() - PLACE_FIELDS and not self._dock.ways.attached():
+                raise  # not because of its message, nor of what devices measured
+            logger.info("fields go beside path=%s key=%s reason=%s", self._row.path, key, error)
+            self._journal.release(self._row)
+            self._put_as(key, pinned, content, digest, only_if_absent=only_if_absent, is_brief=True)
+
+    def _put_as(
+        self,
+        key: str,
+        pinned: PinnedFile,
+        content: bytes | None,
+        digest: Digest,
+        *,
+        only_if_absent: bool,
+        is_brief: bool,
+    ) -> None:
         row, upload = self._row, self._carrier.upload
         only_if_absent = only_if_absent and self._dock.is_conditional()
         head = content if content is not None else pinned.read(0, min(HEAD_BYTES, pinned.size_bytes))
-        metadata, sidecar = self._metadata(key, digest, captured_at=capture_time(head[:HEAD_BYTES]))
+        metadata, sidecar = self._metadata(key, digest, captured_at=capture_time(head[:HEAD_BYTES]), is_brief=is_brief)
         content_type = mimetypes.guess_type(row.path)[0] or "application/octet-stream"
         self._fly()
         if sidecar is not None:
@@ -278,7 +336,7 @@ class Delivery:
         self._journal.confirm(row, key=key, digest=digest, etag=etag)
         board.fly(self._worker, None)
         self._dock.forget(row.id)
-        self._dock.passed(row.address)
+        self._dock.passed(row.address, row_id=row.id)
         board.add("sent_files")
         board.add("sent_bytes", row.facts.size_bytes)
         board.settle_complaint(row.path, "upload")
@@ -291,9 +349,9 @@ class Delivery:
     # -- what travels along ------------------------------------------------------------------------------------------
 
     def _metadata(
-        self, key: str, digest: Digest, *, captured_at: str | None
+        self, key: str, digest: Digest, *, captured_at: str | None, is_brief: bool
     ) -> tuple[Mapping[str, str], tuple[str, bytes] | None]:
-        """(metadata, (key, bytes) of the object that holds what has no room in it).
+        """(metadata, (key, bytes) of the object that holds what has no room in it: all of the message if `is_brief`).
 
         Values are printable ASCII: S3 allows no more.
         """
@@ -301,23 +359,27 @@ class Delivery:
             **self._carrier.upload.metadata,
             "syncagent-sha256": digest.sha256.hex(),
             "syncagent-mtime": f"{time_of(self._row.facts.mtime_ns):%Y-%m-%dT%H:%M:%SZ}",
-            "syncagent-system-id": escape(self._system_id),
+            "syncagent-system-id": header_value(self._system_id),
             "syncagent-version": __version__,
         }
         if captured_at is not None:
             metadata["syncagent-captured-at"] = captured_at
         if self._row.is_unsettled:
             metadata[UNSETTLED] = "true"
-        metadata |= attach(self._dock.ways.attached(), own=metadata)
-        content = content_of(self._row.message)
+        if not is_brief:
+            metadata |= attach(self._dock.ways.attached(), own=metadata)
+        content = content_of(self._row.wording)
         # Named by what it belongs to, so that a repeated request writes the same object again.
         name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()
         sidecar = corner_key(self._carrier, f"sidecars/{name}.json")
-        packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(sidecar))
+        named = header_value(sidecar)
+        packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(named))
+        if is_brief:
+            packed, is_whole = {}, not content.keys() - PLACE_FIELDS
         if is_whole:
             return {**metadata, **packed}, None
-        document = json.dumps({"key": key, "content": content}, ensure_ascii=False, allow_nan=False)
-        return {**metadata, **packed, SIDECAR: sidecar}, (sidecar, document.encode())
+        document = json.dumps({"key": key, "content": sayable_value(content)}, ensure_ascii=False, allow_nan=False)
+        return {**metadata, **packed, SIDECAR: named}, (sidecar, document.encode())
 
     def _put_sidecar(self, key: str, data: bytes) -> None:
         """Before the object that names it: nobody shall find one without the other."""

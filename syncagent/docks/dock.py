@@ -14,9 +14,9 @@ from threading import get_ident
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import Blocked, Refused, Transient, Trouble
+from syncagent.core.errors import Blocked, Doubtful, Refused, Transient, Trouble
 from syncagent.core.places import Places
-from syncagent.core.retry import EVERYBODYS, SHARED, Gate
+from syncagent.core.retry import ADDRESSES, DOUBTS_TO_PARK, EVERYBODYS, REFUSED_WAIT_S, SHARED, Gate, Refusals
 from syncagent.core.settings import Carrier, MessageFields, SendAddress
 from syncagent.core.ticks import Ticks
 from syncagent.docks.meter import Meter
@@ -37,7 +37,8 @@ SKEW_S = 300.0
 
 #: Reasons of rows that wait for the store; they may go at once when it is back.
 STORE_REASONS = tuple(trouble.value for trouble in SHARED | EVERYBODYS)
-FORBIDDEN = Trouble.FORBIDDEN.value
+ADDRESS_REASONS = tuple(trouble.value for trouble in ADDRESSES)
+REFUSED_REMEDY = "look up what the store says; the carrier's settings, or the bucket's, may ask for what it does not do"
 
 
 class DockStore(SurveyedStore, Protocol):
@@ -94,6 +95,7 @@ class Dock:
         self._lock = threading.Lock()
         self._gate = Gate()
         self._address_gates = {name: Gate() for name in addresses}
+        self._refusals = {name: Refusals() for name in addresses}
         self._order = list(addresses)
         self._next_wake = 0.0
         self._reconciled: set[int] = set()  # rows whose upload in parts was compared with the store in this run
@@ -159,6 +161,12 @@ class Dock:
             waits = [gate.asks_in_s(now) for gate in self._address_gates.values()]
         return min((wait_s for wait_s in waits if wait_s is not None), default=IDLE_S)
 
+    def askable(self) -> list[str]:
+        """Addresses that a request may go to now. Takes no permission."""
+        now = self.clock.monotonic()
+        with self._lock:
+            return [name for name, gate in self._address_gates.items() if gate.is_askable(now)]
+
     def is_away(self) -> bool:
         """Whether one request is let through at a time, to find out if the store is back."""
         with self._lock:
@@ -184,12 +192,12 @@ class Dock:
         Raises: Transient, Blocked.
         """
         address, by_parts = self.addresses[row.address], self.goes_by_parts(row)
-        if self._survey.is_done(address, by_parts=by_parts):
+        if self._survey.is_done(address, by_parts=by_parts, key=row.cloud_path):
             return 0.0
         if not self._survey.begin():
             return SURVEY_WAIT_S
         try:
-            self._survey.find_out(address, by_parts=by_parts)
+            self._survey.find_out(address, by_parts=by_parts, key=row.cloud_path)
         finally:
             self._survey.end()
         self.show()
@@ -240,10 +248,12 @@ class Dock:
                 if name != but:
                     self._address_gates[name].unused(get_ident())
 
-    def passed(self, address: str) -> None:
-        """The store took something."""
+    def passed(self, address: str, *, row_id: int | None = None) -> None:
+        """The store took something: of a row the whole, if that is named."""
         now = self.clock.monotonic()
         with self._lock:
+            if row_id is not None:
+                self._refusals[address].passed(row_id)
             opened = self._gate.passed(now, get_ident())
             gate = self._address_gates[address]
             was_refused = gate.trouble is not None
@@ -252,19 +262,40 @@ class Dock:
         self._survey.keep()
         if opened or opened_address:
             logger.info("store back carrier=%s", self.carrier.name)
-            self.journal.wake((*STORE_REASONS, FORBIDDEN) if was_refused else STORE_REASONS, tuple(self.addresses))
+            self.journal.wake(
+                (*STORE_REASONS, *ADDRESS_REASONS) if was_refused else STORE_REASONS, tuple(self.addresses)
+            )
             self._on_open()
         if opened or opened_address or self.store.is_corrected:
             self.show()
 
-    def failed(self, address: str, error: Transient | Blocked) -> None:
-        """A request failed in a way that may concern more than its file."""
+    def refused(self, row: Row, error: Blocked | Doubtful) -> tuple[Blocked | Refused, float]:
+        """The store refused the row, for its own sake or like any other: (what that is, how long it waits at most).
+
+        While others pass it is the row's own trouble. Until then it may be everybody's, and is asked for like that.
+        """
+        with self._lock:
+            times = self._refusals[row.address].refused(row.id)
+            is_its_own = times > 0 and self._address_gates[row.address].is_open
+        if isinstance(error, Doubtful):
+            if is_its_own and times >= DOUBTS_TO_PARK:
+                self.forgiven(row.address)
+                return error, 0.0
+            error = Blocked(str(error), trouble=Trouble.REFUSED, remedy=REFUSED_REMEDY)
+        if is_its_own:
+            self.forgiven(row.address)
+            return error, self.carrier.upload.retry_max_s
+        self.failed(row.address, error, row_id=row.id)
+        return error, min(self.carrier.upload.retry_max_s, REFUSED_WAIT_S)
+
+    def failed(self, address: str, error: Transient | Blocked, *, row_id: int | None = None) -> None:
+        """A request failed in a way that may concern more than its file; `row_id` if perhaps only that one."""
         now = self.clock.monotonic()
         with self._lock:
-            gate = self._address_gates[address] if error.trouble is Trouble.FORBIDDEN else self._gate
+            gate = self._address_gates[address] if error.trouble in ADDRESSES else self._gate
             # The request had the permission of both.
             (self._address_gates[address] if gate is self._gate else self._gate).unused(get_ident())
-            closed = gate.failed(error, now, get_ident())
+            closed = gate.failed(error, now, get_ident(), row_id=row_id)
         self.meter.account()
         if closed:
             logger.warning("store unavailable carrier=%s trouble=%s reason=%s", self.carrier.name, error.trouble, error)
@@ -289,7 +320,7 @@ class Dock:
         # Of our own addresses: whether another carrier's store is worth asking, its own dock knows.
         woken = self.journal.wake_due(tuple(self.addresses))
         if is_away and not woken:
-            woken = self.journal.wake((*STORE_REASONS, FORBIDDEN), tuple(self.addresses), limit=1)
+            woken = self.journal.wake((*STORE_REASONS, *ADDRESS_REASONS), tuple(self.addresses), limit=1)
         return woken > 0
 
     def is_reconciled(self, row: Row) -> bool:

@@ -13,8 +13,10 @@ from syncagent.edges.clock import Clock
 from syncagent.edges.journal import Journal
 from syncagent.edges.network import default_interface, is_flagged_metered
 
-#: The count goes to the card this often at most; a power cut forgets no more than this much of it.
+#: The count goes to the card this often at most; a kill or a power cut forgets no more than this much of it.
 KEEP_BYTES = 4 * 1024 * 1024
+#: Of a budget that is being spent, no kill forgets more than one part in so many.
+KEEP_PARTS = 100
 KEEP_S = 300.0
 #: Counting after every file would cost more than it tells.
 ACCOUNT_S = 0.5
@@ -54,11 +56,13 @@ class Meter:
         self._note = note_of(carrier.name)
         self._spent = Spent.from_text(journal.note(self._note))
         self._counted = 0
+        self._metered_in_run = 0
         self._unkept = 0
         self._kept_at = clock.monotonic()
         self._route_at = float("-inf")
         self._accounted_at = float("-inf")
-        self._is_metered = False
+        # Until the route was looked up: while one worker does, the others must not spend what may not be there.
+        self._is_metered = carrier.upload.metered is not None
         self._interface: str | None = None
 
     def set_carrier(self, carrier: Carrier) -> None:
@@ -83,7 +87,8 @@ class Meter:
         """Count what went over the wire since the last call; now and then, and at the end, remember it."""
         now = self._clock.monotonic()
         with self._lock:
-            if now - self._accounted_at < ACCOUNT_S and not is_last:
+            keep_bytes = self._keep_bytes()
+            if now - self._accounted_at < ACCOUNT_S and not is_last and keep_bytes == KEEP_BYTES:
                 return
             self._accounted_at = now
             must_look = self._carrier.upload.metered is not None and now - self._route_at >= ROUTE_S
@@ -101,13 +106,19 @@ class Meter:
             count, self._counted = total - self._counted, total
             if count > 0:
                 self._spent.add(count, is_metered=self._is_metered)
+                self._metered_in_run += count if self._is_metered else 0
                 self._unkept += count
-            must_keep = self._unkept > 0 and (is_last or self._unkept >= KEEP_BYTES or now - self._kept_at >= KEEP_S)
+            must_keep = self._unkept > 0 and (is_last or self._unkept >= keep_bytes or now - self._kept_at >= KEEP_S)
             if not must_keep:
                 return
             self._unkept, self._kept_at = 0, now
             text = self._spent.to_text()
         self._journal.set_note(self._note, text)
+
+    def _keep_bytes(self) -> int:
+        metered = self._carrier.upload.metered
+        budget = metered.budget_bytes_per_month if metered and self._is_metered else None
+        return KEEP_BYTES if budget is None else min(KEEP_BYTES, budget // KEEP_PARTS)
 
     def _route(self) -> tuple[str | None, bool]:
         """The interface in use, and whether it costs money. Asks other programs: not under the lock."""
@@ -123,11 +134,14 @@ class Meter:
     def _of_today(self) -> Spent:
         """Judged by the best time there is: before the store's first answer that is our clock's, and not kept.
 
-        A device that was restarted in a new month must ask the store something to learn what time it is.
+        A device that was restarted in a new month must ask the store something to learn what time it is. What this run
+        sent counts in any case, so that a store which never answers gets no endless budget from a clock that is ahead.
         """
         with self._lock:
-            spent = Spent.from_text(self._spent.to_text())
+            spent, of_this_run = Spent.from_text(self._spent.to_text()), self._metered_in_run
         spent.roll(day_of(self._now()))
+        if self._store_time() is None:
+            spent.metered_month_bytes = max(spent.metered_month_bytes, of_this_run)
         return spent
 
     def is_spent(self) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from syncagent.core.keys import Naming
-from syncagent.core.messages import time_in
+from syncagent.core.errors import Refused
+from syncagent.core.keys import Naming, check_key, escape
+from syncagent.core.messages import RECEIPT, time_in
 from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, MessageFields, SendAddress
+from syncagent.core.territory import is_within
 from syncagent.edges.journal import Row
 
-#: Below <path>/<system_id>/: our own corner of the bucket, where the rule that no object is replaced does not count.
+#: Below <path>/<system_id>/: our own corner of the bucket, where what the agent says of itself replaces what it said.
 CORNER = ".syncagent"
 
 
@@ -24,7 +25,19 @@ def corner_key(carrier: Carrier, name: str) -> str:
 
 def is_in_corner(carrier: Carrier, key: str) -> bool:
     """Whether a key lies in our own corner."""
-    return key.startswith(corner_key(carrier, "") + "/")
+    return is_within(key, corner_key(carrier, ""))
+
+
+def check_outside_corner(key: str, carriers: Iterable[Carrier]) -> None:
+    """Raises: Refused for a key in our own corner: what lies there is replaced whenever we have news."""
+    for carrier in carriers:
+        if is_in_corner(carrier, key):
+            raise Refused(f"the key {key!r} lies in {corner_key(carrier, '')}/, which is the agent's own")
+
+
+def is_receipt(row: Row) -> bool:
+    """Whether a row is the one kind of object that is asked for and goes into our own corner."""
+    return row.message is not None and json.loads(row.message).get("msg_type") == RECEIPT
 
 
 def content_of(message: str | None) -> Mapping[str, Any]:
@@ -37,7 +50,7 @@ def content_of(message: str | None) -> Mapping[str, Any]:
 
 def naming_of(row: Row, address: SendAddress, places: Places, fields: MessageFields) -> Naming:
     """What the key of a version is made of when nobody named one."""
-    carrier, content = address.carrier, content_of(row.message)
+    carrier, content = address.carrier, content_of(row.wording)
     path, place = carrier.path, places.relative_of(row.path)
     if place is None or (path and not place.startswith(path + "/")):
         # From elsewhere: under the name that the message gives it.
@@ -56,8 +69,10 @@ def naming_of(row: Row, address: SendAddress, places: Places, fields: MessageFie
     )
 
 
-def key_beside(row: Row, address: SendAddress, places: Places, fields: MessageFields, *, name: str) -> str:
-    """The key that a file of that name beside a version would have. Raises: KeyTooLong, Refused."""
-    naming = naming_of(row, address, places, fields)
-    head = naming.relative_path.rpartition("/")[0]
-    return replace(naming, relative_path=f"{head}/{name}" if head else name).key()
+def key_beside(key: str, file_name: str) -> str:
+    """The key of a further object beside the one that has this key: whatever its name says of directories.
+
+    Raises: KeyTooLong, Refused.
+    """
+    head, slash, _ = key.rpartition("/")
+    return check_key(f"{head}{slash}{escape(file_name.rpartition('/')[2])}")

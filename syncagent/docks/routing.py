@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from syncagent.core.errors import Refused
-from syncagent.core.keys import check_key
 from syncagent.core.messages import RECEIPT, Message, named_places, receipt_addresses, receipt_name, takers, why_nobody
 from syncagent.core.places import Places
-from syncagent.core.settings import SendAddress, Settings
-from syncagent.docks.naming import corner_key
+from syncagent.core.settings import Carrier, SendAddress, Settings
+from syncagent.core.territory import RESERVED as INBOX
+from syncagent.core.territory import is_within
+from syncagent.docks.naming import check_outside_corner, corner_key
 from syncagent.edges import files
+
+#: Of one part of a path: NAME_MAX of Linux.
+MOST_NAME_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,11 @@ class Destination:
     address: SendAddress
     path: str
     key: str | None
+
+
+def roots_of(carrier: Carrier) -> tuple[str, ...]:
+    """The directories outside of generated_data that a carrier may send from; links are resolved."""
+    return tuple(os.path.realpath(root) for root in carrier.upload.allowed_roots)
 
 
 class Routing:
@@ -40,10 +49,11 @@ class Routing:
         return frozenset(sent | self._polled)
 
     def destinations(self, message: Message) -> Sequence[Destination]:
-        """None when the message only asks for a look at the firmware. Raises: Refused."""
+        """None at all, an empty sequence, when the message only asks for a look at the firmware. Raises: Refused."""
         if message.type == RECEIPT and self._receipts:
             name = f"{RECEIPT}/{receipt_name(message.content)}"
-            return [Destination(each, "", check_key(corner_key(each.carrier, name))) for each in self._receipts]
+            # A key that is too long is the queue's to judge, as everywhere: it parks.
+            return [Destination(each, "", corner_key(each.carrier, name)) for each in self._receipts]
         addresses = takers(self._settings.addresses, message.type)
         if not addresses:
             if message.type in self._polled:
@@ -51,15 +61,23 @@ class Routing:
             raise Refused(why_nobody(self._settings, message.type))
         if message.content.get("file_name") is None:
             raise Refused("file_name is missing")
+        if message.cloud_path is not None:
+            check_outside_corner(message.cloud_path, [address.carrier for address in addresses])
         return [Destination(each, self._path_of(message, each), message.cloud_path) for each in addresses]
 
     def _path_of(self, message: Message, address: SendAddress) -> str:
         """The journal's path of the file that a message names. Raises: Refused."""
-        found = [self._resolve(named) for named in named_places(message, address.carrier.path)]
-        allowed = [path for path in found if path is not None]
+        places = named_places(message, address.carrier.path)
+        if any(len(os.fsencode(name)) > MOST_NAME_BYTES for place in places for name in place.split("/")):
+            raise Refused(f"no file has a name of more than {MOST_NAME_BYTES} bytes")
+        found = [self._resolve(named) for named in places]
+        roots = roots_of(address.carrier)
+        allowed = [path for path in found if path is not None and self._places.is_open(path, roots)]
         if not allowed:
             named = message.disk_path or message.file_name
             raise Refused(f"{named} lies neither below generated_data nor below a directory of upload.allowed_roots")
+        if any(is_within(self._places.relative_of(path) or "", INBOX) for path in allowed):
+            raise Refused(f"{message.disk_path or message.file_name} lies in the inbox, which is the agent's own")
         there = (path for path in allowed if self._is_there(path))
         return next(there, allowed[0])
 

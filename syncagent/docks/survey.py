@@ -1,6 +1,7 @@
 """What must be known of a store before a file goes: which keys are taken, whether it guards them, what proves bytes.
 
-One listing per prefix in the life of a journal, and one probe per ability of a store, when it first matters; all are
+One listing per prefix in the life of a journal (of a key that somebody chose: per directory, and only on a store that
+does not guard its keys), and one probe per ability of a store, when it first matters; all are
 remembered in the journal.
 """
 
@@ -18,7 +19,7 @@ from syncagent.core.errors import Blocked, Refused, Trouble
 from syncagent.core.model import ObjectFacts
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress
-from syncagent.docks.naming import corner_key
+from syncagent.docks.naming import corner_key, is_in_corner
 from syncagent.edges.answers import NotOffered
 from syncagent.edges.journal import Journal
 from syncagent.edges.objects import ObjectStore
@@ -26,6 +27,8 @@ from syncagent.edges.objects import ObjectStore
 logger = logging.getLogger(__name__)
 
 BATCH = 1_000
+#: So many directories of chosen keys are listed one by one; then what they lie below, once and for all.
+MAX_DIRECTORIES = 32
 _CANNOT_LIST = "cannot list the bucket"
 
 
@@ -43,9 +46,16 @@ class SurveyedStore(ObjectStore, Protocol):
 def prefix_of(carrier: Carrier, address: SendAddress) -> str:
     """What every key of the address begins with."""
     if carrier.default_cloud_path:
-        return carrier.default_cloud_path.strip("/").partition("{")[0]
+        # The one word that is the same in every key.
+        template = carrier.default_cloud_path.replace("{system_id}", carrier.system_id)
+        return template.strip("/").partition("{")[0]
     parts = [part for part in (carrier.path, address.sub_path) if part]
     return "/".join(parts) + "/" if parts else ""
+
+
+def directories_of(key: str) -> list[str]:
+    """What a key lies below, the nearest first, and the whole bucket last."""
+    return [key[: at + 1] for at in range(len(key) - 1, -1, -1) if key[at] == "/"] + [""]
 
 
 class Survey:
@@ -58,6 +68,7 @@ class Survey:
         self._lock = threading.Lock()
         self._is_busy = False
         self._done: set[str] = set()  # addresses whose keys are known
+        self._directories: set[str] = set()  # beside their prefixes, what else was listed or may not be
         self._is_proof_probed = False  # in this run, whatever came of it
         self._remarks: dict[str, str] = {}
         self._profile_note = f"profile {carrier.endpoint_url or ''} {carrier.bucket_name}"
@@ -88,11 +99,33 @@ class Survey:
             self._carrier = carrier
             self._done.clear()
 
-    def is_done(self, address: SendAddress, *, by_parts: bool) -> bool:
-        """Whether all is known that a file of the address, sent in parts or not, makes necessary."""
+    def is_done(self, address: SendAddress, *, by_parts: bool, key: str | None) -> bool:
+        """Whether all is known that a file of the address, sent in parts or not, makes necessary.
+
+        `key` is the one that somebody chose for it.
+        """
         with self._lock:
             is_listed = address.name in self._done
-        return is_listed and not self._lacks_proof(by_parts=by_parts)
+        return is_listed and not self._lacks_proof(by_parts=by_parts) and self._unlisted(address, key) is None
+
+    def _unlisted(self, address: SendAddress, key: str | None) -> str | None:
+        """What to list before something is put at a chosen key; None when that is known, or does not matter."""
+        carrier = self._carrier
+        if key is None or carrier.upload.on_rewrite == "overwrite" or self.is_conditional():
+            return None
+        if is_in_corner(carrier, key) or key.startswith(prefix_of(carrier, address)):
+            return None
+        nearest, *above = directories_of(key)
+        with self._lock:
+            if not self._directories.isdisjoint((nearest, *above)):
+                return None
+            # With a directory for each file this would be a request for each file.
+            crowded = (
+                prefix
+                for prefix in above
+                if sum(each.startswith(prefix) for each in self._directories) >= MAX_DIRECTORIES
+            )
+            return next(crowded, nearest)
 
     def _lacks_proof(self, *, by_parts: bool) -> bool:
         """Whether it matters, and is not known, what the store's answers prove of our bytes."""
@@ -116,13 +149,13 @@ class Survey:
         with self._lock:
             self._is_busy = False
 
-    def find_out(self, address: SendAddress, *, by_parts: bool) -> None:
+    def find_out(self, address: SendAddress, *, by_parts: bool, key: str | None) -> None:
         """List what is there, and probe what the store does. Raises: Transient, Blocked."""
         carrier = self._carrier
         with self._lock:
             is_listed = address.name in self._done
         if not is_listed:
-            self._list(address)
+            self._list(address, prefix_of(carrier, address))
             if carrier.upload.on_rewrite == "suffix" and self._store.profile.conditional_writes_proved is None:
                 self._probe("conditional writes", self._store.probe_conditional)
         if self._lacks_proof(by_parts=by_parts):
@@ -130,6 +163,13 @@ class Survey:
             self._is_proof_probed = True
             self._override()
         self.keep()
+        prefix = self._unlisted(address, key)
+        if prefix is not None and key is not None:
+            above = (each for each in directories_of(key) if self._journal.note(self._note_of(each)) is not None)
+            prefix = next(above, prefix)  # an earlier run may have seen it
+            self._list(address, prefix)
+            with self._lock:
+                self._directories.add(prefix)
         with self._lock:
             if self._carrier is carrier:
                 self._done.add(address.name)
@@ -143,9 +183,11 @@ class Survey:
         else:
             logger.info("probed %s carrier=%s found=%s", what, self._carrier.name, found)
 
-    def _list(self, address: SendAddress) -> None:
-        prefix = prefix_of(self._carrier, address)
-        note = f"listed {self._carrier.endpoint_url or ''} {self._carrier.bucket_name} {prefix}"
+    def _note_of(self, prefix: str) -> str:
+        return f"listed {self._carrier.endpoint_url or ''} {self._carrier.bucket_name} {prefix}"
+
+    def _list(self, address: SendAddress, prefix: str) -> None:
+        note = self._note_of(prefix)
         if self._journal.note(note) is not None:
             return
         count = 0

@@ -12,7 +12,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from syncagent.core.errors import Blocked, KeyTaken, Refused, SyncagentError, Transient, Trouble, UploadGone
+from syncagent.core.errors import (
+    Blocked,
+    Doubtful,
+    HeadersTooLarge,
+    KeyTaken,
+    PartsRefused,
+    Refused,
+    SyncagentError,
+    Transient,
+    Trouble,
+    UploadGone,
+)
 from syncagent.core.skew import WRONG_S
 from syncagent.edges.signing import parse_date
 
@@ -24,9 +35,7 @@ _OF_TIME = re.compile(rb"expire|request time|skew|clock", re.IGNORECASE)
 _REGION = re.compile(rb"<Region>\s*([a-z0-9-]{1,40})\s*</Region>")
 _ROOT = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>)?\s*<(?:[A-Za-z0-9]+:)?([A-Za-z0-9]+)")
 
-_THROTTLED = frozenset(
-    {"SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "RequestLimitExceeded", "TooManyRequests"}
-)
+_THROTTLED = frozenset({"SlowDown", "SlowDownRead", "SlowDownWrite", "RequestLimitExceeded", "TooManyRequests"})
 _CREDENTIALS = frozenset(
     {
         "AccountProblem",
@@ -65,8 +74,31 @@ _DAMAGED = frozenset(
     }
 )
 #: The upload cannot be completed as recorded, but the file can be sent from its beginning.
-_UPLOAD_GONE = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder"})
+_UPLOAD_GONE = {"NoSuchUpload": UploadGone, "InvalidPart": PartsRefused, "InvalidPartOrder": PartsRefused}
+#: The request's headers are too long; a proxy says so in words of its own.
+_HEADERS = frozenset({"MetadataTooLarge", "RequestHeaderSectionTooLarge"})
+_OF_HEADERS = re.compile(rb"header[^<]{0,40}too (?:large|long)|too many header", re.IGNORECASE)
 _REFUSED_STATUS = frozenset({400, 404, 405, 411, 413, 414, 416})
+#: Codes that name the object, its key or its bytes: as it is, it never will be taken.
+_OF_THE_OBJECT = frozenset(
+    {
+        "EntityTooLarge",
+        "InvalidObjectName",
+        "InvalidURI",
+        "KeyTooLong",
+        "KeyTooLongError",
+        "MaxMessageLengthExceeded",
+        "NoSuchKey",
+        "XMinioInvalidObjectName",
+    }
+)
+#: Codes that name a setting which every object meets, and what cures it.
+_SETTINGS = {
+    "InvalidStorageClass": "set upload.storage_class of the carrier to a class that the store has",
+    "QuotaExceeded": "make room in the bucket, or raise its quota",
+    "XMinioAdminBucketQuotaExceeded": "make room in the bucket, or raise its quota",
+}
+KMS_REMEDY = "enable the key that the bucket is encrypted with, and allow it to the agent's access key"
 
 #: The store wants the bucket's name at the other place of its address.
 _MISADDRESSED = frozenset({"PathStyleDomainForbidden", "SecondLevelDomainForbidden"})
@@ -161,17 +193,22 @@ def trouble_with(answer: Answer, *, is_conditional: bool = False) -> SyncagentEr
     """The error for an answer that is no success."""
     status, code = answer.status, answer.code
     what = f"the store answered {status} {code}".rstrip()
+    if is_conditional and code == "ConditionalRequestConflict":
+        # Somebody else was at the key at the same moment. Whether it is taken now, only the next attempt can tell.
+        return Transient(what, trouble=Trouble.FILE)
     if is_conditional and (status == 412 or (status == 409 and code != "OperationAborted")):
         return KeyTaken("another object has this key")
     if code in _UPLOAD_GONE:
-        return UploadGone(what)
+        return _UPLOAD_GONE[code](what)
     wait_s = retry_after_s(answer.headers)
-    if status == 429 or code in _THROTTLED or (status == 503 and wait_s is not None):
+    if status == 429 or code in _THROTTLED or "Throttling" in code or (status == 503 and wait_s is not None):
         return Transient(what, trouble=Trouble.THROTTLED, retry_after_s=wait_s)
     if status == 501 or code in _NOT_OFFERED:
         return NotOffered(what, trouble=Trouble.STORE)
     if status >= 500:
         return Transient(what, trouble=Trouble.STORE, retry_after_s=wait_s)
+    if status == 431 or code in _HEADERS or (status == 400 and not code and _OF_HEADERS.search(answer.body[:4096])):
+        return HeadersTooLarge(what, trouble=Trouble.STORE)
     blocked = _blocked(answer, what)
     if blocked is not None:
         return blocked
@@ -181,8 +218,10 @@ def trouble_with(answer: Answer, *, is_conditional: bool = False) -> SyncagentEr
         return Transient(what, trouble=Trouble.STORE)
     # Only an S3 error document may refuse a file for ever: a portal's page says nothing about it. A 413 is
     # the exception, because what stands in front of a store and limits sizes has its own words.
-    if status == 413 or (status in _REFUSED_STATUS and code):
+    if status == 413 or (status in _REFUSED_STATUS and code in _OF_THE_OBJECT):
         return Refused(what)
+    if status in _REFUSED_STATUS and code:
+        return Doubtful(what)
     return Transient(what, trouble=Trouble.STORE, retry_after_s=wait_s)
 
 
@@ -194,6 +233,8 @@ def _blocked(answer: Answer, what: str) -> SyncagentError | None:
         return Transient(what + off, trouble=Trouble.CLOCK)
     region = _REGION.search(answer.body[:65536]) if code == "AuthorizationHeaderMalformed" else None
     named_region = region.group(1).decode("ascii") if region else answer.headers.get("x-amz-bucket-region", "")
+    if code in _SETTINGS or code.startswith("KMS."):
+        return Blocked(what, trouble=Trouble.BUCKET, remedy=_SETTINGS.get(code, KMS_REMEDY))
     if code in _MISADDRESSED:
         return Misaddressed(what, trouble=Trouble.BUCKET, remedy="set store.addressing_style of the carrier")
     if region or code in _BUCKET or (status in (301, 400) and not code and named_region):

@@ -31,6 +31,7 @@ READ_BYTES = 256 * 1024
 #: well-formed, is no empty listing.
 _ROOTS = {
     "CompleteMultipartUpload": "CompleteMultipartUpload",
+    "CopyObject": "CopyObject",
     "CreateMultipartUpload": "InitiateMultipartUpload",
     "ListObjectsV2": "ListBucket",
     "ListParts": "ListParts",
@@ -191,12 +192,36 @@ class Bucket:
                     return
                 yield chunk
 
+    def copy(self, source: str, key: str) -> None:
+        """Copy one object within the bucket."""
+        with _translated():
+            self._client().copy_object(Bucket=self._name, Key=key, CopySource={"Bucket": self._name, "Key": source})
+
+    def delete(self, key: str) -> None:
+        """Delete one object; one that is gone is no error."""
+        with _translated():
+            self._client().delete_object(Bucket=self._name, Key=key)
+
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         """Every object below `prefix`, in the store's order."""
         for page in self._pages("list_objects_v2", Prefix=prefix, PaginationConfig={"PageSize": self._page_keys}):
             for item in page.get("Contents", []):
                 etag = str(item.get("ETag", "")).strip('"')
                 yield ObjectFacts(str(item["Key"]), int(item["Size"]), etag)
+
+    def drops_unfinished_uploads(self, prefix: str) -> bool:
+        """Whether a rule of the bucket ends uploads below `prefix` that nobody completes."""
+        try:
+            with _translated():
+                rules = self._client().get_bucket_lifecycle_configuration(Bucket=self._name).get("Rules", [])
+        except Refused:  # it has no rules at all
+            return False
+        return any(
+            rule.get("Status") == "Enabled"
+            and "AbortIncompleteMultipartUpload" in rule
+            and prefix.startswith(str(rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))))
+            for rule in rules
+        )
 
     def begin_list(self, prefix: str) -> Iterator[ObjectFacts]:
         """The same, once the request for its first page has succeeded."""

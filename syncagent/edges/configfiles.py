@@ -72,7 +72,7 @@ def identify(what: str) -> str:
     """Who this device is: its "hostname", "machine_id" or "pi_serial". Raises LookupError(reason)."""
     if what == "hostname":
         return os.uname().nodename
-    places = {"machine_id": "/etc/machine-id", "pi_serial": "/proc/device-tree/serial-number"}
+    places = {"machine_id": "/etc/machine-id", "pi_serial": "/sys/firmware/devicetree/base/serial-number"}
     if what not in places:
         raise LookupError("no part that knows it has been read")
     try:

@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,6 +28,7 @@ DISK_ERRNOS = frozenset(
     {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 )
 READ_BYTES = 256 * 1024
+_ALL = 1 << 64
 #: Together a second: far longer than a question takes, and a second agent is still refused soon.
 TAKE_ATTEMPTS, TAKE_PAUSE_S = 50, 0.02
 
@@ -71,7 +72,17 @@ class Listing:
 
 
 def facts_of(status: os.stat_result) -> Facts:
-    return Facts(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    """What a stat says, in numbers of 64 bits with a sign, the widest that a journal can hold.
+
+    File systems know times before 1677 and after 2262, which become the first or the last nanosecond that fits, and
+    inodes of 64 bits without a sign, which keep their bits.
+    """
+    inode = status.st_ino - _ALL if status.st_ino >= _ALL // 2 else status.st_ino
+    return Facts(status.st_size, _bounded(status.st_mtime_ns), _bounded(status.st_ctime_ns), inode)
+
+
+def _bounded(time_ns: int) -> int:
+    return max(-_ALL // 2, min(time_ns, _ALL // 2 - 1))
 
 
 def kind_of(mode: int) -> str:
@@ -148,7 +159,7 @@ def _note(listing: Listing, entry: os.DirEntry[str]) -> None:
 
 
 def look(root: str, path: str) -> os.stat_result | None:
-    """`lstat` of `root/path` without following a link on the way; None when there is nothing.
+    """`lstat` of `root/path` without following a link on the way; None when there is nothing, or can be nothing.
 
     Raises: Transient(DISK) when that cannot be told.
     """
@@ -159,7 +170,7 @@ def look(root: str, path: str) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
             return None
         raise Transient(f"cannot look: {words(error)}", trouble=Trouble.DISK) from error
 
@@ -234,6 +245,10 @@ def sight(root: str, path: str) -> Sighting:
         os.close(fd)
 
 
+def _go_on() -> None:
+    pass
+
+
 class PinnedFile:
     """One version of one file, open for reading. Use as a context manager.
 
@@ -246,6 +261,8 @@ class PinnedFile:
         self.facts = facts
         #: Sent while still written (`max_unsettled_s`): its first `size_bytes` bytes are the version, growth is none.
         self.unsettled = unsettled
+        #: Called between two reads, but those of a request's body: whoever reads gigabytes must listen meanwhile.
+        self.pulse: Callable[[], None] = _go_on
 
     @classmethod
     def open(cls, root: str, path: str, *, facts: Facts, unsettled: bool = False) -> PinnedFile:
@@ -287,6 +304,11 @@ class PinnedFile:
 
     def read(self, start: int, size_bytes: int) -> bytes:
         """Exactly the bytes asked for. Raises: FileChanged when the file is shorter now; Transient(DISK)."""
+        self.pulse()
+        return self.bytes_at(start, size_bytes)
+
+    def bytes_at(self, start: int, size_bytes: int) -> bytes:
+        """Like `read`, and nobody else gets a turn."""
         pieces = []
         while size_bytes > 0:
             try:
@@ -332,7 +354,7 @@ class Stretch:
         wanted = left if n < 0 else min(n, left)
         if wanted == 0:
             return b""
-        piece = self._pinned.read(self._start + self._at, wanted)
+        piece = self._pinned.bytes_at(self._start + self._at, wanted)
         self._at += wanted
         if self._at == self.size_bytes:
             self._pinned.check()
@@ -429,7 +451,7 @@ def write_whole(root: str, path: str, data: bytes, *, mode: int = 0o644) -> None
     head, _, name = path.rpartition("/")
     with open_directory(root, head) as directory:
         # The name tells whose it is, should a power cut leave it: a dot file is nobody's message or picture.
-        temporary = f".{name[:64]}.{os.getpid()}-{threading.get_ident():x}.tmp"
+        temporary = f".{name[:40]}.{os.getpid()}-{threading.get_ident():x}.tmp"
         fd = os.open(temporary, _NEW, mode, dir_fd=directory)
         try:
             with open(fd, "wb") as file:
@@ -480,13 +502,15 @@ def make_below(root: str, path: str, *, mode: int) -> None:
     for part in path.split("/"):
         with open_directory(root, "/".join(done)) as parent:
             try:
-                os.mkdir(part, mode, dir_fd=parent)
+                # The setgid bit comes from the parent, where that has it: a sandbox may forbid to set one.
+                os.mkdir(part, mode & 0o1777, dir_fd=parent)
             except FileExistsError:
                 pass
             else:
                 inner = os.open(part, _DIRECTORY, dir_fd=parent)
                 try:
-                    os.fchmod(inner, mode)  # whatever the umask says
+                    if stat.S_IMODE(os.fstat(inner).st_mode) != mode:
+                        os.fchmod(inner, mode)  # whatever the umask says
                 finally:
                     os.close(inner)
                 os.fsync(parent)

@@ -1,8 +1,8 @@
 """The message inbox: one directory per message type below generated_data/messages, one file per message.
 
-Promises that a message which `drop` returned for is on the card under its final name, that one is never seen in
-part, and that one which is refused is kept, its reason beside it. No link is followed below generated_data. What a
-message means is left to others.
+Promises that a message which `drop` returned for is on the card under its final name, that such a one is never seen in
+part, and that one which is refused is kept, its reason beside it, whatever its name. No link is followed below
+generated_data, and what cannot be read hides nothing else. What a message means is left to others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ REJECTED = "rejected"
 #: Group-writable, and what is made in it belongs to its group: cameras and agent are two users.
 _MODE = 0o2775
 #: Rejected messages of one name that are kept apart.
-_MAX_TWINS = 10_000
+_MAX_TWINS = 1_000_000
+#: Names of rejected messages of which the last number is remembered.
+_MAX_REMEMBERED = 1_000
+#: Of a name, without what is added to it: a number and an ending.
+_MAX_STEM_BYTES = 255 - len(f".{_MAX_TWINS}.reason.txt")
+
+_NO_LINK = "is a link, and none is followed: put a directory there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +46,39 @@ class Letter:
 
 
 class Inbox:
-    """The agent's side."""
+    """The agent's side, for one thread."""
 
     def __init__(self, data_root: str) -> None:
         self._data_root = data_root
+        self._twins: dict[str, int] = {}  # stem -> the last number that was taken
 
     def open(self, types: Iterable[str]) -> None:
         """Make the directories that messages are dropped into. Raises: Transient(DISK)."""
         for name in (*sorted(types), REJECTED):
             _make(self._data_root, f"{INBOX}/{name}")
 
-    def letters(self) -> Iterator[Letter]:
+    def letters(self, unread: dict[str, str]) -> Iterator[Letter]:
         """Every `*.json` that is there now, directory by directory; names with a leading dot are still being written.
 
-        Raises: Transient(DISK) when the inbox cannot be read.
+        What cannot be read is put into `unread`: its place, and why. The others are found all the same.
         """
-        for message_type in self._types():
+        for message_type in self._types(unread):
             for listing in files.scan_directory(self._data_root, f"{INBOX}/{message_type}", chunk=500):
                 for name, facts in listing.files.items():
                     if name.endswith(".json") and not name.startswith("."):
                         yield Letter(message_type, name, facts)
-                if listing.error:
-                    raise Transient(f"cannot read {listing.path}: {listing.error}", trouble=Trouble.DISK)
+                _note_unread(listing, unread)
 
-    def _types(self) -> list[str]:
+    def _types(self, unread: dict[str, str]) -> list[str]:
         found: list[str] = []
         for listing in files.scan_directory(self._data_root, INBOX):
             found += [name for name in listing.directories if name != REJECTED and not name.startswith(".")]
-            if listing.error:
-                raise Transient(f"cannot read {listing.path}: {listing.error}", trouble=Trouble.DISK)
+            _note_unread(listing, unread)
+            for name, kind in listing.odd.items():
+                if kind == "link" and not name.startswith("."):
+                    unread[f"{INBOX}/{name}"] = _NO_LINK
+            if listing.missing and os.path.islink(os.path.join(self._data_root, INBOX)):
+                unread[INBOX] = _NO_LINK
         return sorted(found)
 
     def read(self, letter: Letter) -> bytes:
@@ -82,19 +92,19 @@ class Inbox:
             return data
 
     def remove(self, letter: Letter) -> None:
-        """The message is in the journal. Raises: Transient(DISK)."""
+        """The message is in the journal. Raises: FileVanished; Transient(DISK)."""
         with _translated(f"cannot remove {letter.place}"):
             files.unlink(self._data_root, letter.place)
 
     def reject(self, letter: Letter, reason: str) -> str:
-        """Set a message aside; returns the name it has there. Raises: Transient(DISK)."""
+        """Set a message aside; returns the name it has there. Raises: FileVanished; Transient(DISK)."""
         name = self._explain(letter.name, reason)
         with _translated(f"cannot set {letter.place} aside"):
             files.rename(self._data_root, letter.place, f"{INBOX}/{REJECTED}/{name}")
         return name
 
     def reject_text(self, name: str, text: str, reason: str) -> str:
-        """Set aside a message that was taken before; returns the name it has there. Raises: Transient(DISK)."""
+        """Set aside a message that was taken before; returns its name there. Raises: FileVanished; Transient(DISK)."""
         name = self._explain(name, reason)
         with _translated(f"cannot write {name}"):
             files.write_whole(self._data_root, f"{INBOX}/{REJECTED}/{name}", text.encode(), mode=0o664)
@@ -104,13 +114,19 @@ class Inbox:
         """Write the reason under a name that is free, before the message comes there."""
         _make(self._data_root, f"{INBOX}/{REJECTED}")
         stem = name.removesuffix(".json")
+        while len(os.fsencode(stem)) > _MAX_STEM_BYTES:
+            stem = stem[:-1]
         with _translated(f"cannot write into {INBOX}/{REJECTED}"):
-            for number in range(1, _MAX_TWINS):
+            for number in range(self._twins.get(stem, 1), _MAX_TWINS):
                 chosen = stem if number == 1 else f"{stem}.{number}"
                 places = (f"{INBOX}/{REJECTED}/{chosen}.json", f"{INBOX}/{REJECTED}/{chosen}.reason.txt")
                 if any(files.look(self._data_root, place) is not None for place in places):
                     continue
-                files.write_whole(self._data_root, places[1], f"{reason}\n".encode(), mode=0o664)
+                files.write_whole(self._data_root, places[1], f"{reason}\n".encode(errors="replace"), mode=0o664)
+                if number > 1:
+                    if len(self._twins) >= _MAX_REMEMBERED:
+                        self._twins.clear()
+                    self._twins[stem] = number
                 return f"{chosen}.json"
         raise Transient(f"{INBOX}/{REJECTED} holds too many messages called {name}", trouble=Trouble.DISK)
 
@@ -151,7 +167,17 @@ def drop(base_dir: str, message_type: str, name: str, data: bytes) -> None:
         files.write_whole(data_root, f"{place}/{name}", data, mode=0o664)
 
 
+def _note_unread(listing: files.Listing, unread: dict[str, str]) -> None:
+    if listing.error:
+        unread[listing.path] = f"cannot be read: {listing.error}"
+    for name, why in listing.unreadable.items():
+        unread[f"{listing.path}/{name}"] = f"cannot be read: {why}"
+
+
 def _make(data_root: str, place: str) -> None:
+    for above in (os.path.dirname(place), place):
+        if os.path.islink(os.path.join(data_root, above)):
+            raise Transient(f"{above} {_NO_LINK}", trouble=Trouble.DISK)
     with _translated(f"cannot make {place}"):
         files.make_below(data_root, place, mode=_MODE)
 

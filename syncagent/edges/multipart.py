@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from syncagent.core.errors import FileChanged, Refused, SyncagentError, UploadGone
+from syncagent.core.errors import FileChanged, PartsRefused, Refused, SyncagentError, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import multipart_etag
 from syncagent.edges.answers import NotOffered
+from syncagent.edges.payload import is_copy
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Store(Protocol):
     ) -> str: ...
     def abort(self, key: str, *, upload_id: str) -> None: ...
     def head(self, key: str) -> ObjectFacts | None: ...
+    def read(self, key: str) -> Iterator[bytes]: ...
 
 
 class Progress(Protocol):
@@ -140,6 +142,7 @@ class Shipment:
                     etag = self._find_completed()
                     if etag is not None:
                         return etag
+                    self._progress.ended()
                     loaded = None
         if loaded is None:
             self._begin()
@@ -161,10 +164,14 @@ class Shipment:
                 only_if_absent=self._parcel.only_if_absent,
                 digest=self._parcel.digest,
             )
-        except UploadGone:
+        except UploadGone as error:
             # An earlier Complete may have done its work after all, and only its answer was lost.
             found = self._find_completed()
             if found is None:
+                if isinstance(error, PartsRefused):
+                    # It is still there. Not for NoSuchUpload: a Complete may be at work on it.
+                    self._store.abort(self._parcel.key, upload_id=self._upload_id)
+                self._progress.ended()
                 raise
             etag = found
         return etag
@@ -237,10 +244,15 @@ class Shipment:
         if found is not None and found.size_bytes == self._source.size_bytes:
             expected = multipart_etag([self._done[number][1] for number in sorted(self._done)])
             # Some stores (rclone) answer HEAD with the MD5 of the whole object, however it was uploaded.
-            if found.etag in (expected, self._parcel.digest.md5.hex()):
+            if found.etag in (expected, self._parcel.digest.md5.hex()) or self._reads_as_ours(found):
                 return found.etag
-        self._progress.ended()
         return None
+
+    def _reads_as_ours(self, found: ObjectFacts) -> bool:
+        """Of an object whose ETag proves nothing, as where the store encrypts with keys of its own."""
+        if found.metadata.get("syncagent-sha256") != self._parcel.digest.sha256.hex():
+            return False
+        return is_copy(self._store.read(found.key), self._parcel.digest, size_bytes=found.size_bytes)
 
     def _check_whole(self) -> None:
         """Read the file once more: its parts and the whole must be what was sent.

@@ -27,6 +27,7 @@ from syncagent.core.proof import (
     judge_part,
     judge_put,
 )
+from syncagent.core.remote import Got
 from syncagent.edges.connection import Flight, ProgressSink
 from syncagent.edges.orders import ObjectStore, PutRequest, StoreSettings, style_of
 from syncagent.edges.payload import (
@@ -119,7 +120,7 @@ class S3Store:
 
     @property
     def skew_s(self) -> float | None:
-        """The store's time minus our wall clock's at its last answer; None before the first."""
+        """The store's time minus our wall clock's; None before its first answer."""
         return self.store_clock.skew_s
 
     @property
@@ -147,7 +148,7 @@ class S3Store:
             answer = self._put(replace(request, only_if_absent=False), body)
             if 200 <= answer.status < 300:
                 self._learn(lambda known: replace(known, conditional_writes_proved=False))
-        self._sender.check(answer, is_conditional=request.only_if_absent)
+        self._sender.check(answer, is_conditional=request.is_conditional)
         verdict = judge_put(
             request.digest,
             etag=answer.etag,
@@ -251,9 +252,27 @@ class S3Store:
         """The object's bytes; raises while it is read, Refused if there is none."""
         return self._rare().read(_sendable(key))
 
+    def copy(self, source: str, key: str) -> None:
+        """Copy one object within the store, unproved: whoever believes the copy reads it first."""
+        self._addressed(lambda: self._rare().copy(_sendable(source), _sendable(key)))
+
+    def delete(self, key: str) -> None:
+        """Delete one object. Not of `ObjectStore`: nothing that runs by itself may."""
+        self._addressed(lambda: self._rare().delete(_sendable(key)))
+
+    def get(self, key: str, *, headers: Mapping[str, str] | None = None) -> Got:
+        """One GET with conditions or a range; the bytes come as they are read (edges/getting.py)."""
+        from syncagent.edges.getting import get
+
+        return self._addressed(lambda: get(self._sender, self._url(key), key=key, headers=headers or {}))
+
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         """Every object whose key begins with `prefix`."""
         yield from self._addressed(lambda: self._rare().begin_list(_sendable(prefix)))
+
+    def drops_unfinished_uploads(self, prefix: str) -> bool:
+        """Whether a rule of the bucket ends uploads below `prefix` that nobody completes."""
+        return self._addressed(lambda: self._rare().drops_unfinished_uploads(_sendable(prefix)))
 
     def close(self) -> None:
         """Close the idle connections. Requests in flight end by themselves."""
@@ -266,6 +285,12 @@ class S3Store:
         is_proved = probe_conditional(self._probe_put(key), self._sender.check)
         self._learn(lambda known: replace(known, conditional_writes_proved=is_proved))
         return is_proved
+
+    def probe_if_match(self, key: str) -> bool:
+        """Find out whether `If-Match` is honoured by a PUT, by putting a probe at `key` that must be refused."""
+        from syncagent.edges.probing import probe_if_match
+
+        return probe_if_match(self._probe_put(key), self._sender.check)
 
     def probe_checksum(self, key: str) -> bool:
         """Find out whether x-amz-checksum-sha256 is checked: a wrong one must be refused, a right one taken."""
@@ -307,6 +332,8 @@ class S3Store:
         known = self.profile
         if request.only_if_absent and known.conditional_writes_proved is not False:
             headers["If-None-Match"] = "*"
+        if request.only_if_match is not None:
+            headers["If-Match"] = f'"{request.only_if_match}"'
         if known.checksums_proved:
             headers["x-amz-checksum-sha256"] = checksum_header(request.digest)
         # Sent twice, a conditional write would find its own object and call the key taken.
@@ -316,7 +343,7 @@ class S3Store:
             body,
             request.digest,
             key=request.key,
-            may_repeat=not request.only_if_absent,
+            may_repeat=not request.is_conditional,
         )
 
     def _send_body(

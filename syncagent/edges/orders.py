@@ -17,7 +17,8 @@ from syncagent.edges.payload import Body
 
 @dataclass(frozen=True, slots=True)
 class PutRequest:
-    """One object to put. With `only_if_absent` an occupied key raises KeyTaken, where the store can tell."""
+    """One object to put. Where the store can tell, KeyTaken is raised with `only_if_absent` by an occupied key, and
+    with `only_if_match` (an ETag) by a key that holds, or lacks, another object than that."""
 
     key: str
     digest: Digest
@@ -25,6 +26,11 @@ class PutRequest:
     content_type: str
     storage_class: str | None = None
     only_if_absent: bool = False
+    only_if_match: str | None = None
+
+    @property
+    def is_conditional(self) -> bool:
+        return self.only_if_absent or self.only_if_match is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,15 +81,20 @@ def verified_chunks(body: Body, digest: Digest) -> Iterator[bytes]:
         yield held
 
 
-def verify_copy(chunks: Iterable[bytes], digest: Digest, *, size_bytes: int) -> None:
-    """Raises Transient(STORE) unless what a store gives back is what `digest` says."""
+def is_copy(chunks: Iterable[bytes], digest: Digest, *, size_bytes: int) -> bool:
+    """Whether what a store gives back is what `digest` says."""
     sha256, got_bytes = hashlib.sha256(), 0
     for chunk in chunks:
         sha256.update(chunk)
         got_bytes += len(chunk)
         if got_bytes > size_bytes:
             break
-    if got_bytes != size_bytes or sha256.digest() != digest.sha256:
+    return got_bytes == size_bytes and sha256.digest() == digest.sha256
+
+
+def verify_copy(chunks: Iterable[bytes], digest: Digest, *, size_bytes: int) -> None:
+    """Raises Transient(STORE) unless what a store gives back is what `digest` says."""
+    if not is_copy(chunks, digest, size_bytes=size_bytes):
         raise Transient("the store gives back other bytes than we sent", trouble=Trouble.STORE)
 
 

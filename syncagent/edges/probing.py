@@ -63,6 +63,17 @@ def probe_conditional(put: Put, check: Check) -> bool:
     return False
 
 
+def probe_if_match(put: Put, check: Check) -> bool:
+    """Put plainly, then on the condition of an ETag that no object has: the second one must be refused."""
+    _pass(put({}), check)
+    answer = put({"If-Match": f'"{"0" * 32}"'})
+    if answer.status == 412:
+        return True
+    if not _is_refusal(answer):
+        _pass(answer, check)
+    return False
+
+
 def probe_checksum(put: Put, check: Check) -> bool:
     """A wrong checksum must be refused, and a right one taken and given back."""
     right = checksum_header(PROBE_DIGEST)

@@ -37,17 +37,21 @@ _DROPPED = frozenset(
     }
 )
 
+#: No agent ran before, and a time beyond is a server's fault: signed with, it would be refused by every other one.
+BELIEVED_YEARS = range(2020, 2100)
+
 
 @lru_cache(maxsize=16)  # many answers come within one second
 def parse_date(value: str | None) -> datetime | None:
-    """The value of an HTTP `Date` header in UTC, or None."""
+    """The value of an HTTP `Date` header in UTC; None for none, and for one that no store of this century can have."""
     if not value:
         return None
     try:
         moment = parsedate_to_datetime(value)
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment if moment.year in BELIEVED_YEARS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +89,12 @@ class StoreClock:
         self._lock = threading.Lock()
         self._correction: Anchor | None = None
         self._seen: Anchor | None = None
-        self._skew_s: float | None = None
 
     @property
     def skew_s(self) -> float | None:
-        """The store's time minus our wall clock's at the last answer of the store; None before the first."""
-        with self._lock:
-            return self._skew_s
+        """The store's time minus our wall clock's, both of this moment; None before its first answer."""
+        store_time = self.store_time()
+        return None if store_time is None else (store_time - self._wall()).total_seconds()
 
     @property
     def is_corrected(self) -> bool:
@@ -135,7 +138,6 @@ class StoreClock:
         if is_stores:
             with self._lock:
                 self._seen = Anchor(moment, monotonic_s)
-                self._skew_s = (moment - wall).total_seconds()
                 self._correction = correct(self._correction, self._seen, wall=wall)
         return (moment - expected).total_seconds()
 

@@ -131,7 +131,8 @@ def _take_pipes() -> tuple[IO[bytes], IO[bytes]]:
 
 def _behave() -> None:
     """Stand back for the agent: in the use of the processor, of memory, and of the card."""
-    os.nice(_NICE)
+    with contextlib.suppress(PermissionError):  # a service's sandbox may forbid it
+        os.nice(_NICE)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("500")  # out of memory, a handler is to go before the agent
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,7 +1,8 @@
 """Versions of addresses with a handler: shown to it, and kept as what it made of them.
 
 One pass shows one version. What a handler makes lies in the state directory until the store has it; so that a long
-outage does not fill the card with copies, only some are made ahead. A handler that fails parks its file and no other.
+outage does not fill the card with copies, no more is made while AHEAD versions are kept. A handler that fails, or that
+changes its own file again and again, parks that file; a bug of ours puts one version off. The others go on.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from syncagent.core.board import Board
-from syncagent.core.errors import FileChanged, FileVanished, Refused, Transient
-from syncagent.core.keys import check_key
+from syncagent.core.errors import FileChanged, FileVanished, Refused, SyncagentError, Transient
 from syncagent.core.messages import message_of, own_content
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
+from syncagent.core.retry import backoff_s
 from syncagent.core.settings import MessageFields, SendAddress
-from syncagent.docks.naming import content_of, key_beside
+from syncagent.docks.naming import content_of, key_beside, naming_of
 from syncagent.edges import files
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.handling import HandlerHost, Product
@@ -27,10 +29,14 @@ logger = logging.getLogger(__name__)
 
 #: Versions that are kept as their handlers made them, before they are sent.
 AHEAD = 32
+#: Of one file that its handler changes, so many rows are parked at once.
+MOST_PARKED = 1_000
 IDLE_S = 30.0
 #: A disk that is away, or a file that cannot be read, is tried again this often.
 AWAY_S = 10.0
 TIDY_S = 5.0
+#: So many changes of a file in a row, each while its handler ran, are the handler's own.
+MOST_CHANGES = 3
 _REMEDY = "mend the handler or the file, then: syncagent retry PATH"
 
 
@@ -64,6 +70,7 @@ class Handling:
         self._on_ready = on_ready
         self._on_look_again = on_look_again
         self._next_tidy = clock.monotonic()
+        self._changes: dict[tuple[str, str], int] = {}  # address, path -> in a row, while its handler ran
 
     def pass_once(self, stop: Stop) -> float:
         """Show one version to its handler; seconds until the next."""
@@ -76,7 +83,12 @@ class Handling:
         rows = self._journal.unhandled(limit=1)
         if not rows:
             return IDLE_S if not os.path.isdir(self._handled_dir) else TIDY_S
-        self._show(rows[0], stop)
+        try:
+            self._show(rows[0], stop)
+        except SyncagentError:
+            raise
+        except Exception as error:
+            self._put_off(rows[0], error)
         self._on_ready()
         return 0.0
 
@@ -84,18 +96,31 @@ class Handling:
         """End the handlers' process."""
         self._host.close()
 
+    def _put_off(self, row: Row, error: Exception) -> None:
+        """A bug met this version: it waits, so that those behind it go on."""
+        upload = self._addresses[row.address].carrier.upload
+        logger.exception("a bug met this file path=%s", row.path)
+        reason = f"handler: {type(error).__name__}: {error}"
+        wait_s = backoff_s(row.attempts + 1, least_s=upload.retry_min_s, most_s=upload.retry_max_s)
+        self._journal.defer(row, reason=reason, wait_s=wait_s)
+        self._board.complain(row.path, "handler", reason, "please report this bug; the log has the details")
+
     def _show(self, row: Row, stop: Stop) -> None:
         address = self._addresses[row.address]
         located = self._places.locate(row.path)
+        if self._changes.get((row.address, row.path), 0) >= MOST_CHANGES:
+            self._park_changing(row)
+            return
+        was_shown = False
         try:
             if located is None:
                 raise FileVanished("lies under no root that is allowed any more")
             with files.PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as pinned:
                 products = self._call(row, address, os.path.join(*located), stop)
+                was_shown = True
                 pinned.check()
         except FileChanged:
-            self._journal.finish(row, State.SETTLING)
-            self._on_look_again(row.path)
+            self._changed(row, located, was_shown=was_shown)
             return
         except FileVanished:
             if located is not None and files.device_of(located[0]) is None:
@@ -109,6 +134,7 @@ class Handling:
         except Refused as error:
             self._park(row, str(error))
             return
+        self._changes.pop((row.address, row.path), None)
         if not products:
             logger.info("dropped by its handler path=%s", row.path)
             self._journal.drop(row)
@@ -117,6 +143,28 @@ class Handling:
             self._keep(row, address, products)
         except Refused as error:
             self._park(row, f"handler: {error}")
+
+    def _changed(self, row: Row, located: tuple[str, str] | None, *, was_shown: bool) -> None:
+        """The file is not the recorded version any more; `was_shown`: since its handler was called with it."""
+        name = (row.address, row.path)
+        if was_shown and located is not None and files.look(*located) is None:
+            reason = "handler: the file was removed while the handler ran"
+            logger.warning("gone path=%s reason=%s", row.path, reason)
+            self._journal.finish(row, State.GONE, reason=reason)
+            self._board.complain(row.path, "handler", reason, "let the handler leave its file alone")
+            self._changes.pop(name, None)
+            return
+        if was_shown:
+            self._changes[name] = self._changes.get(name, 0) + 1
+        self._journal.finish(row, State.SETTLING)
+        self._on_look_again(row.path)
+
+    def _park_changing(self, row: Row) -> None:
+        """Park the version as it is now, for every message that asks for it: one more call would make another one."""
+        del self._changes[row.address, row.path]
+        for each in self._journal.unhandled(limit=MOST_PARKED):
+            if (each.address, each.path) == (row.address, row.path):
+                self._park(each, "handler: the file changes while the handler runs")
 
     def _call(self, row: Row, address: SendAddress, absolute: str, stop: Stop) -> list[Product]:
         assert address.handler is not None and address.handler_function is not None
@@ -142,26 +190,31 @@ class Handling:
     def _keep(self, row: Row, address: SendAddress, products: Sequence[Product]) -> None:
         """Put what the handler made into the journal. Raises: Refused."""
         main, *others = products
-        message = message_of({"msg_content": main.content}, address.message_type)
+        message = message_of({"msg_content": main.content}, address.message_type, has_disk_names=True)
         body = None if main.body is None else f"{row.id}/{main.body}"
+        key = message.cloud_path
+        if key is None and others:
+            fields = self._fields.get(address.message_type, MessageFields())
+            key = naming_of(replace(row, said=message.text, is_handled=True), address, self._places, fields).key()
         self._journal.handled(
             row,
-            message=message.text,
-            cloud_path=message.cloud_path,
+            said=message.text,
+            said_key=message.cloud_path,
             body=body,
             body_bytes=None if body is None else self._facts_of(body).size_bytes,
-            further=[self._further(row, address, other) for other in others],
+            further=[self._further(row, address, other, beside=key or "") for other in others],
         )
 
-    def _further(self, row: Row, address: SendAddress, product: Product) -> tuple[Ask, Facts]:
-        message = message_of({"msg_content": product.content}, address.message_type)
+    def _further(self, row: Row, address: SendAddress, product: Product, *, beside: str) -> tuple[Ask, Facts]:
+        message = message_of({"msg_content": product.content}, address.message_type, has_disk_names=True)
         if product.body is None:
             raise Refused("every further object needs a file of its own")
         body = f"{row.id}/{product.body}"
         key = message.cloud_path
         if key is None:
-            fields = self._fields.get(address.message_type, MessageFields())
-            key = check_key(key_beside(row, address, self._places, fields, name=message.file_name))
+            if message.content.get("file_name") is None:
+                raise Refused("every further object needs a file_name")
+            key = key_beside(beside, message.file_name)
         return Ask(row.address, f"{self._handled_dir}/{body}", key, message.text), self._facts_of(body)
 
     def _facts_of(self, body: str) -> Facts:

@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import FileVanished, Transient, Trouble
+from syncagent.core.errors import FileVanished, SyncagentError, Transient, Trouble
 from syncagent.core.model import OWED, Facts, State
-from syncagent.core.places import Places
+from syncagent.core.places import OUTSIDE, Places
 from syncagent.core.settle import QUIET_WITHOUT_LEASE, Settling, Verdict, Writers
 from syncagent.core.territory import Owner, Territory, is_within
 from syncagent.edges import files
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.files import Lease, Listing
-from syncagent.edges.journal import Arrival, Journal, Known
+from syncagent.edges.journal import Arrival, Journal, Known, Row
 from syncagent.edges.watch import Doorbell, Hints
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,10 @@ IDLE_S = 1.0
 EXPECTED_SLICE = 200
 #: So long the scan waits for settling files to make room before those that are held open must give way.
 FULL_S = 5.0
+#: So many files that meet a bug, with none between them that does not, and the pass counts as crashed.
+POISON_FILES = 3
 
+_NO_LINK = "mount or put the directory itself there, or let generated_data be the link"
 _WRITERS = {Lease.FREE: Writers.NONE, Lease.BUSY: Writers.SOME, Lease.UNAVAILABLE: Writers.UNKNOWN}
 
 
@@ -91,7 +94,7 @@ class Intake:
         self._board = board
         self._on_ready = on_ready
         self._on_recheck = on_recheck
-        self.settling = settling or Settling()
+        self.settling = settling if settling is not None else Settling()
         self._is_once = is_once
         self._scan: Scan | None = None
         self._requests: deque[str] = deque()  # directories to scan, below generated_data
@@ -104,6 +107,7 @@ class Intake:
         self._full_since = math.inf
         self._devices: dict[str, int] = {}
         self._missing: dict[str, str] = {}
+        self._poison: set[str] = set()  # paths that met a bug since one was recorded
         self._expected_after = 0  # the last row that was looked after of those that wait for their files
 
     # -- the pass -----------------------------------------------------------------------------------------------------
@@ -138,6 +142,10 @@ class Intake:
         # Asked last: what no longer settles is in the journal once this is false.
         return is_looked_at and not self._is_recording
 
+    def is_whole(self) -> bool:
+        """Whether all that is watched could be looked at."""
+        return not self._missing and self._last_scan is not None and not self._last_scan.unreadable
+
     def poke(self) -> None:
         """Another process wrote to the journal: look at what it asks for. May be called from any thread."""
         self._next_check = self._clock.monotonic()
@@ -155,6 +163,10 @@ class Intake:
 
     def _make(self, owner: Owner) -> None:
         root = posixpath.join(self._places.data_root, owner.path) if owner.path else self._places.data_root
+        strange = self._strange(owner.path)
+        if strange:
+            self._missing[owner.path] = f"{self._places.path_of(owner.path)} {strange}"
+            return
         device = files.device_of(root)
         if device is None:
             try:
@@ -169,14 +181,36 @@ class Intake:
         if device is not None:
             self._devices[owner.path] = device
 
+    def _strange(self, root: str) -> str:
+        """In words, why a watched directory is none although its name is there. No link is followed."""
+        try:
+            status = files.look(self._places.data_root, root)
+        except Transient as error:
+            return str(error)
+        if status is None:
+            is_there = files.device_of(posixpath.join(self._places.data_root, root)) is not None
+            return f"lies behind a link; {_NO_LINK}" if is_there else ""
+        if stat.S_ISDIR(status.st_mode):
+            return ""
+        kind = "file" if files.is_file(status) else files.kind_of(status.st_mode)
+        return f"is a link; {_NO_LINK}" if kind == "link" else f"is a {kind}; put a directory there"
+
+    def _is_away(self, place: str) -> bool:
+        """Whether nothing can be said of the files at a place, because of the directory that is watched for them."""
+        owner = self._territory.owner_of(place)
+        if owner is None:
+            return False
+        return any(is_within(place, root) for root in self._missing) or bool(self._strange(owner.path))
+
     def _check(self) -> None:
-        """Look after the doorbell and the roots, and pick up what other processes asked for."""
+        """Look after journal, doorbell and roots, and pick up what other processes asked for. Raises: JournalLost."""
+        self._journal.check()
         for owner in self._territory.owners:
             self._make(owner)
         heard = self._doorbell.check()
         self._journal.refresh()
         for row in self._journal.asked():
-            self._see_asked(row.path)
+            self._see_asked(row)
         self._see_expected()
         no_lease = next(iter(self._no_lease.values()), "")
         reasons = [*self._missing.values(), heard.reason]
@@ -253,6 +287,8 @@ class Intake:
     def _vanished(self, place: str) -> None:
         path = self._places.path_of(place)
         self.settling.forget(path)
+        if self._is_away(place):
+            return
         self._journal.vanished(known.id for known in self._journal.known_at(path) if known.state is not State.SENDING)
         if not any(is_within(root, place) for root in self._missing):
             for directory in self._journal.directories_below(path):
@@ -265,42 +301,51 @@ class Intake:
         wanted |= {row.address for row in known if row.state in OWED or row.is_unsettled}
         path = self._places.path_of(place)
         by_address = {row.address: row for row in known}
-        for address in wanted:
-            row = by_address.get(address)
-            if row is not None and row.facts == facts and not row.is_expected and not row.is_unsettled:
-                continue
-            return self.settling.see(
-                path,
-                facts,
-                now=self._clock.monotonic(),
-                settle_s=owner.settle_s if owner else self._settle_s,
-                max_unsettled_s=owner.max_unsettled_s if owner else None,
-            )
-        return True
+        news = [address for address in wanted if _is_news(by_address.get(address), facts)]
+        if not news:
+            return True
+        return self.settling.see(
+            path,
+            facts,
+            now=self._clock.monotonic(),
+            settle_s=owner.settle_s if owner else self._settle_s,
+            max_unsettled_s=owner.max_unsettled_s if owner else None,
+            addresses=[name for name in news if name not in by_address or not by_address[name].is_expected],
+        )
 
     @property
     def _settle_s(self) -> float:
         return max((owner.settle_s for owner in self._territory.owners), default=1.0)
 
-    def _see_asked(self, path: str) -> None:
+    def _see_asked(self, row: Row) -> None:
         """A row that waits for its file to be finished, wherever it lies."""
+        path = row.path
         if path in self.settling:
             return
         located = self._places.locate(path)
+        if located is None:
+            # Its directory is not allowed any more: nobody may even look whether it is finished.
+            logger.warning("parked path=%s reason=%s", path, OUTSIDE)
+            self._journal.finish(row, State.PARKED, reason=OUTSIDE)
+            self._board.complain(path, "parked", OUTSIDE, "allow its directory again, then: syncagent retry PATH")
+            return
+        place = self._places.relative_of(path)
         try:
-            status = files.look(*located) if located else None
+            status = files.look(*located)
         except Transient as error:
             self._complain(path, error)
             return
         if status is not None and files.is_file(status):
-            owner = self._territory.owner_of(self._places.relative_of(path) or "")
+            owner = self._territory.owner_of(place or "")
             self.settling.see(
                 path,
                 files.facts_of(status),
                 now=self._clock.monotonic(),
                 settle_s=owner.settle_s if owner else self._settle_s,
             )
-        elif status is None and located is not None and files.device_of(located[0]) is not None:
+        elif place is not None and self._is_away(place):
+            pass
+        elif status is None and files.device_of(located[0]) is not None:
             self._journal.vanished(row.id for row in self._journal.known_at(path) if row.state is State.SETTLING)
 
     def _see_expected(self) -> None:
@@ -308,7 +353,7 @@ class Intake:
         rows = self._journal.expected(after=self._expected_after, limit=EXPECTED_SLICE)
         self._expected_after = rows[-1].id if len(rows) == EXPECTED_SLICE else 0
         for row in rows:
-            self._see_asked(row.path)
+            self._see_asked(row)
 
     # -- finished? ----------------------------------------------------------------------------------------------------
 
@@ -318,7 +363,7 @@ class Intake:
         try:
             for path in self.settling.due(self._clock.monotonic(), limit=SLICE):
                 arrivals += self._judge(path)
-            ready = self._journal.record(arrivals) if arrivals else 0
+            ready = self._record(arrivals) if arrivals else 0
         except Exception:
             # They do not settle any more, and the journal does not have them: the disk still does.
             self._suspect("", "finished files were not recorded")
@@ -327,6 +372,25 @@ class Intake:
             self._is_recording = False
         if ready:
             self._on_ready()
+
+    def _record(self, arrivals: list[Arrival]) -> int:
+        """Record finished versions together; one that meets a bug is left out, so that it holds up no other."""
+        try:
+            ready = self._journal.record(arrivals)
+        except SyncagentError:
+            raise
+        except Exception as error:
+            if len(arrivals) > 1:
+                return sum(self._record([arrival]) for arrival in arrivals)
+            self._poison.add(arrivals[0].path)
+            if len(self._poison) >= POISON_FILES:
+                raise  # not the file's fault, it seems: the supervisor decides
+            logger.exception("a bug met this file path=%s", arrivals[0].path)
+            reason = f"{type(error).__name__}: {error}"
+            self._board.complain(arrivals[0].path, "watch", reason, "please report this bug; the log has the details")
+            return 0
+        self._poison.clear()
+        return ready
 
     def _judge(self, path: str) -> list[Arrival]:
         located = self._places.locate(path)
@@ -468,7 +532,7 @@ class Intake:
     def _find_vanished(self, directory: str) -> None:
         """Ask for every live row of a directory whether its file is there; for directories that shrank."""
         relative = self._places.relative_of(directory)
-        if relative is None or any(is_within(relative, root) for root in self._missing):
+        if relative is None or self._is_away(relative):
             return
         after = ""
         while True:
@@ -510,3 +574,8 @@ class Intake:
 
 def _only_refaced(old: Facts, new: Facts) -> bool:
     return (old.size_bytes, old.mtime_ns) == (new.size_bytes, new.mtime_ns)
+
+
+def _is_news(row: Known | None, facts: Facts) -> bool:
+    """Whether the journal does not have this version of the file yet."""
+    return row is None or row.facts != facts or row.is_expected or row.is_unsettled

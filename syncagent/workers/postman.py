@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from syncagent.core.board import Board
+from syncagent.core.board import Board, Fact
 from syncagent.core.errors import FileChanged, FileVanished, Refused, Transient
 from syncagent.core.messages import Message, parse_message
 from syncagent.core.model import Facts, State
@@ -31,6 +31,7 @@ BATCH = 200
 UNFINISHED_S = 2.0
 #: Receipts on their way are looked after this often.
 TIDY_S = 60.0
+_OPEN_UP = "let the agent's user read and enter it"
 _REMEDY = "see generated_data/messages/rejected/; mend the message and post it again"
 
 
@@ -72,67 +73,92 @@ class Postman:
         self._stuck: dict[str, Facts] = {}  # letters that were dealt with and cannot be moved away
         self._next_tidy = clock.monotonic()
         self._is_empty = False
+        self._expected = 0
+        self._unread: dict[str, str] = {}  # place -> why
+        self._given_up = 0  # the last message that was given up of those whose file did not come
 
     def set_settings(self, settings: Settings) -> None:
         """The owner edited what may change in a running agent."""
         self._settings = settings
 
     def open(self) -> None:
-        """Make the directories of the inbox. Raises: Transient(DISK)."""
-        self._inbox.open(self._routing.types)
+        """Make the directories of the inbox."""
+        try:
+            self._inbox.open(self._routing.types)
+        except (Transient, FileVanished) as error:
+            self._board.complain("generated_data/messages", "message", str(error), _OPEN_UP)
+
+    def expect(self) -> None:
+        """A letter was dropped just now, perhaps behind the back of a look that is under way."""
+        self._expected += 1
+        self._is_empty = False
 
     def is_idle(self) -> bool:
         """The last look found nothing to do."""
         return self._is_empty
 
+    def is_whole(self) -> bool:
+        """Whether the last look could read all that is there."""
+        return not self._unread
+
     def pass_once(self, stop: Stop) -> float:
         """Take one batch; seconds until the next look."""
         self._is_empty = False
+        expected = self._expected
         taken: list[_Taken] = []
         seen: set[str] = set()
+        unread: dict[str, str] = {}
         is_through = True
-        try:
-            for letter in self._inbox.letters():
-                if stop.is_set() or len(taken) >= BATCH:
-                    is_through = False
-                    break
-                seen.add(letter.place)
-                if self._stuck.get(letter.place) != letter.facts:
-                    self._open(letter, taken)
-        except Transient as error:
-            self._board.complain("generated_data/messages", "message", str(error), "let the agent's user read it")
+        for letter in self._inbox.letters(unread):
+            if stop.is_set() or len(taken) >= BATCH:
+                is_through = False
+                break
+            seen.add(letter.place)
+            if self._stuck.get(letter.place) != letter.facts:
+                self._open(letter, taken, unread)
         if taken:
             self._take(taken)
         if not is_through:
             return 0.0
+        self._show_unread(unread)
         self._unfinished = {place: entry for place, entry in self._unfinished.items() if place in seen}
         self._stuck = {place: facts for place, facts in self._stuck.items() if place in seen}
         self._give_up()
         if self._clock.monotonic() >= self._next_tidy:
             self._tidy()
             self._next_tidy = self._clock.monotonic() + TIDY_S
-        self._is_empty = not taken and not self._unfinished
+        self._is_empty = not taken and not self._unfinished and expected == self._expected
         return 0.0 if taken else LOOK_S
+
+    def _show_unread(self, unread: dict[str, str]) -> None:
+        """Say what cannot be read, and that it can be read again."""
+        for place in self._unread.keys() - unread.keys():
+            self._board.settle_complaint(f"generated_data/{place}", "message")
+        for place, why in unread.items():
+            self._board.complain(f"generated_data/{place}", "message", why, _OPEN_UP)
+        first = next(iter(unread.items()), None)
+        reason = f"{len(unread)} cannot be read, generated_data/{first[0]}: {first[1]}" if first else ""
+        self._board.set_fact("inbox", Fact(not unread, "unreadable" if unread else "ok", reason))
+        self._unread = unread
 
     # -- one message --------------------------------------------------------------------------------------------------
 
-    def _open(self, letter: Letter, taken: list[_Taken]) -> None:
+    def _open(self, letter: Letter, taken: list[_Taken], unread: dict[str, str]) -> None:
         try:
             try:
                 message = parse_message(self._inbox.read(letter), letter.type)
             except Refused as error:
-                if isinstance(error, FileChanged | FileVanished) or self._may_be_unfinished(letter):
+                if isinstance(error, FileChanged | FileVanished) or self._put_off(letter):
                     return
                 raise
             taken.append(_Taken(letter, message, self._asks_of(message)))
         except Refused as error:
             self._reject(letter, str(error))
         except Transient as error:
-            self._board.complain(
-                f"generated_data/{letter.place}", "message", str(error), "let the agent's user read it"
-            )
+            unread[letter.place] = str(error)
 
-    def _may_be_unfinished(self, letter: Letter) -> bool:
+    def _put_off(self, letter: Letter) -> bool:
+        """Remember what cannot be understood; whether to look again later, because it may still be written."""
         now = self._clock.monotonic()
         facts, since = self._unfinished.get(letter.place, (None, now))
         if facts != letter.facts:
@@ -178,18 +204,25 @@ class Postman:
 
     def _give_up(self) -> None:
         wait_s = self._settings.system.messages.wait_file_s
-        for row in self._journal.overdue(wait_s, limit=BATCH):
+        rows = self._journal.overdue(wait_s, after=self._given_up, limit=BATCH)
+        # Those that cannot be set aside now come again, when all behind them have had their turn.
+        self._given_up = rows[-1].id if len(rows) == BATCH else 0
+        for row in rows:
             reason = f"its file {row.path} did not come, or was not finished, within {wait_s:g} s"
             # Set aside before it is forgotten: a kill between the two sets it aside twice.
-            self._inbox.reject_text(f"{os.path.basename(row.path)}.json", row.message or "", reason)
+            try:
+                self._inbox.reject_text(f"{os.path.basename(row.path)}.json", row.message or "", reason)
+            except (Transient, FileVanished) as error:
+                self._board.complain(row.path, "message", str(error), "make room, or let the agent's user write there")
+                continue
             self._journal.give_up(row, "rejected: no file")
             logger.warning("message rejected path=%s reason=%s", row.path, reason)
             self._board.complain(row.path, "message", reason, _REMEDY)
 
     def _tidy(self) -> None:
-        """Remove the bytes of receipts that the store has."""
+        """Remove the bytes of receipts that nobody will send any more: the store has them, or had them before."""
         for path in self._outbox.kept():
             rows = self._journal.known_at(path)
-            if rows and all(row.state is State.CONFIRMED for row in rows):
+            if all(row.state is State.CONFIRMED for row in rows):
                 self._outbox.remove(path)
                 self._journal.vanished(row.id for row in rows)

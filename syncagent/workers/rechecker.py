@@ -10,10 +10,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from syncagent.core.errors import FileChanged, FileVanished, Transient
+from syncagent.core.errors import FileChanged, FileVanished, Stopping, Transient
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
-from syncagent.edges.clock import Stop
+from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.files import PinnedFile
 from syncagent.edges.journal import Arrival, Journal, Known
 
@@ -23,17 +23,27 @@ MAX_WAITING = 1_000
 #: Rows written together: one commit for many files.
 BATCH = 100
 IDLE_S = 60.0
+#: With files always on their way, one is hashed this often: it may be a rewritten one, which is owed as well.
+PATIENCE_S = 10.0
 
 
 class Rechecker:
-    """See the module. `is_busy`: whether files wait to be sent, which come first."""
+    """See the module. `is_busy`: whether files are being sent, which come first."""
 
     name = "recheck"
 
     def __init__(
-        self, *, journal: Journal, places: Places, is_busy: Callable[[], bool], on_ready: Callable[[], None]
+        self,
+        *,
+        journal: Journal,
+        places: Places,
+        clock: Clock,
+        is_busy: Callable[[], bool],
+        on_ready: Callable[[], None],
     ) -> None:
         self._journal = journal
+        self._clock = clock
+        self._hashed_at = clock.monotonic()  # or found nothing to hash
         self._places = places
         self._is_busy = is_busy
         self._on_ready = on_ready
@@ -57,19 +67,23 @@ class Rechecker:
         with self._lock:
             return not self._paths and not self._same
 
-    def pass_once(self, _stop: Stop) -> float:
+    def pass_once(self, stop: Stop) -> float:
         """Hash one file."""
-        if self._is_busy():
-            self._write()
-            return 1.0
+        now = self._clock.monotonic()
         with self._lock:
-            item = self._waiting.popleft() if self._waiting else None
+            if not self._waiting:
+                item, wait_s, self._hashed_at = None, IDLE_S, now
+            elif self._is_busy() and now - self._hashed_at < PATIENCE_S:
+                item, wait_s = None, 1.0
+            else:
+                item, wait_s = self._waiting.popleft(), 0.0
         if item is None:
             self._write()
-            return IDLE_S
+            return wait_s
         try:
-            self._check(*item)
+            self._check(*item, stop)
         finally:
+            self._hashed_at = now
             # Whatever came of it: the next scan may offer it again.
             with self._lock:
                 self._paths.discard(item[1])
@@ -83,13 +97,14 @@ class Rechecker:
             self._journal.reface(self._same)
             self._same = []
 
-    def _check(self, known: Known, path: str, facts: Facts) -> None:
+    def _check(self, known: Known, path: str, facts: Facts, stop: Stop) -> None:
         row = self._journal.row(known.id)
         located = self._places.locate(path)
         if row.state is not State.CONFIRMED or row.digest is None or located is None:
             return
         try:
             with PinnedFile.open(*located, facts=facts) as pinned:
+                pinned.pulse = lambda: _check_stop(stop)
                 digest = pinned.digest()
                 pinned.check()
         except (FileChanged, FileVanished, Transient) as error:
@@ -100,3 +115,8 @@ class Rechecker:
         elif self._journal.record([Arrival(known.address, path, facts)]):
             logger.info("rewritten under its old mtime path=%s", path)
             self._on_ready()
+
+
+def _check_stop(stop: Stop) -> None:
+    if stop.is_set():
+        raise Stopping

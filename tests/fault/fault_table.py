@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +66,3 @@ class FaultTable:
         lines = sorted(self.lines(), key=lambda line: places.get(line.fault, len(places)))
         rows = [HEADER, tuple("---" for _ in HEADER), *(line.cells() for line in lines)]
         return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-    def write(self, path: str) -> None:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(self.markdown())

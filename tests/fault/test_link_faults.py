@@ -238,6 +238,16 @@ SCENES = (
         most_requests=16,
     ),
     Scene(
+        "400 for everything",
+        *(fault(lambda: Fault(status=400, code="InvalidRequest")), truthful, fact("store", "refused", "400")),
+        most_requests=16,
+    ),
+    Scene(
+        "400 for a storage class",
+        *(fault(lambda: Fault(status=400, code="InvalidStorageClass")), truthful, fact("store", "bucket", "400")),
+        most_requests=12,
+    ),
+    Scene(
         "503 with Retry-After",
         *(fault(lambda: Fault.throttled(3)), truthful, fact("store", "throttled", "503")),
         most_requests=8,

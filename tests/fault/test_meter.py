@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -93,6 +95,50 @@ def test_a_spent_budget_lets_only_go_what_is_allowed_and_the_status_says_so(here
     configure(here, metered={**metered, "budget_bytes_per_month": 50_000_000})
     here.all_confirmed(deadline_s=45)
     assert here.objects() == here.expected()
+    assert here.agent.stop() == 0
+
+
+@pytest.mark.timeout(60)
+def test_with_no_interface_listed_networkmanager_says_which_link_costs_money(here: Field) -> None:
+    assert has_default_route(), "which link costs money is told by the default route, and this machine has none"
+    tools = os.path.join(here.agent.top, "tools")
+    os.makedirs(tools)
+    program = os.path.join(tools, "nmcli")
+
+    def says(word: str) -> None:
+        with open(f"{program}.new", "w") as file:
+            file.write(f"#!/bin/sh\necho {word}\n")
+        os.chmod(f"{program}.new", 0o755)
+        os.rename(f"{program}.new", program)
+
+    says("'yes (guessed)'")
+    here.agent.variables = (f"PATH={tools}:{os.environ['PATH']}",)
+    configure(here, metered={"interfaces": [], "budget_bytes_per_month": 50_000})
+    here.agent.start()
+    here.shoot("first.jpg", 100_000)
+    here.all_confirmed(deadline_s=30)
+    until(lambda: "budget" in str(here.agent.status()), deadline_s=30, what=here.story)
+    here.shoot("held.jpg", 100_000)
+    until(lambda: here.agent.count("ready") == 1, deadline_s=30, what=here.story)
+    says("no")  # the cable is in again
+    here.all_confirmed(deadline_s=45)
+    assert here.agent.stop() == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_window_that_ends_ends_its_limit_in_a_running_agent(here: Field) -> None:
+    here.agent.is_jumping = True
+    now = datetime.now()
+    window = f"{now - timedelta(hours=3):%H:%M}-{now + timedelta(hours=3):%H:%M}"
+    configure(here, timetable={window: 50_000})
+    here.agent.start()
+    here.shoot_many(60, 100_000)
+    until(lambda: here.confirmed() >= 2, deadline_s=45, what=here.story)
+    assert here.confirmed() < 30
+    # Half a day passes, for the store as well: at the limit the rest would take two minutes.
+    here.strict.clock_offset_s = 43_200
+    here.agent.jump(43_200)
+    here.all_confirmed(deadline_s=30)
     assert here.agent.stop() == 0
 
 

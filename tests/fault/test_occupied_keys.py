@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.agent import suffixed
+from tests.agent import suffixed, write_file
 from tests.fault.field import AnyStore, Field, field_of, until
 from tests.s3_model import Fault
 from tests.servers import MotoS3, RcloneS3, VerifyingS3, s3_client
@@ -122,6 +122,18 @@ def test_a_key_that_another_writer_took_after_the_listing_is_not_replaced(condit
         theirs: b"somebody else's",
         suffixed(theirs, ours): ours,
     }
+    assert here.agent.stop() == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_key_of_somebodys_choice_replaces_nothing(here: Field) -> None:
+    client = s3_client(here.store.endpoint_url)
+    client.put_object(Bucket=here.bucket, Key="archive/x.jpg", Body=b"somebody else's")
+    here.agent.start()
+    path = write_file(os.path.join(here.agent.base_dir, "generated_data", "elsewhere", "x.jpg"), b"ours")
+    sent = here.agent.cli("send", path, "--cloud-path", "archive/x.jpg", "--wait")
+    assert sent.returncode == 0
+    assert here.objects() == {"archive/x.jpg": b"somebody else's", suffixed("archive/x.jpg", b"ours"): b"ours"}
     assert here.agent.stop() == 0
 
 

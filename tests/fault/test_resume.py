@@ -12,6 +12,7 @@ import pytest
 
 from tests.fault.field import Field, field_of, until
 from tests.proxy import Rule, up_and_down
+from tests.s3_model import Fault
 from tests.servers import s3_client
 
 MB = 1_000_000
@@ -166,6 +167,16 @@ def test_an_upload_that_the_store_forgot_starts_anew(tmp_path: object) -> None:
             if upload.key == here.agent.key(FILM):
                 del here.strict.uploads[upload_id]
         here.agent.start()
+        arrived(here)
+        assert here.agent.stop() == 0
+
+
+@pytest.mark.timeout(120)
+def test_an_upload_whose_parts_the_store_does_not_take_leaves_no_orphan(tmp_path: object) -> None:
+    with large_field(tmp_path) as here:
+        here.strict.faults.append(Fault("CompleteMultipartUpload", times=1, status=400, code="InvalidPart"))
+        here.agent.start()
+        here.shoot(FILM, 2 * PART_BYTES)
         arrived(here)
         assert here.agent.stop() == 0
 

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -70,6 +72,26 @@ def test_a_second_run_on_the_same_directories_ends_with_1_and_names_the_first(ag
     assert agent.status()["running"]
 
 
+def test_a_second_run_whose_generated_data_is_a_link_to_that_of_the_first_ends_with_1(
+    agent: Agent, tmp_path: object
+) -> None:
+    first = agent.start()
+    base = os.path.join(str(tmp_path), "other")
+    os.mkdir(base)
+    os.symlink(os.path.join(agent.base_dir, "generated_data"), os.path.join(base, "generated_data"))
+    second = agent.cli("--base-dir", base, "--state-dir", os.path.join(base, "state"), "run")
+    assert second.returncode == 1, second.stderr
+    assert f"PID {first.pid}" in second.stderr
+
+
+def test_the_agents_own_lock_is_never_sent_whatever_is_watched(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.configure(verifying.endpoint_url, carrier={"path": None}, watch={"ignore": []})
+    agent.write("a.jpg", b"a")
+    assert agent.run_once().returncode == 0
+    assert os.path.exists(os.path.join(agent.base_dir, "generated_data", ".syncagent.lock"))
+    assert sent(verifying) == {"field-7/camera/a.jpg": b"a"}
+
+
 def test_run_once_ends_with_0_when_there_is_nothing_to_do(agent: Agent, verifying: VerifyingS3) -> None:
     assert agent.run_once().returncode == 0
     assert not sent(verifying)
@@ -94,6 +116,27 @@ def test_run_once_ends_with_1_when_a_file_is_still_being_written(agent: Agent, v
     assert sent(verifying)[agent.key("open.mp4")] == b"half"
 
 
+def test_run_once_ends_with_1_when_the_watched_directory_is_a_link(agent: Agent, tmp_path: object) -> None:
+    elsewhere = os.path.join(str(tmp_path), "usb")
+    os.rename(agent.data_dir, elsewhere)
+    os.symlink(elsewhere, agent.data_dir)
+    agent.write("a.jpg", b"a")
+    assert agent.run_once(timeout_s=2).returncode == 1
+
+
+def test_run_once_ends_with_1_when_a_directory_cannot_be_read(agent: Agent, verifying: VerifyingS3) -> None:
+    agent = Agent(agent.top, without=("dac_override", "dac_read_search", "fowner"))
+    agent.write("locked/a.jpg", b"a")
+    agent.write("b.jpg", b"b")
+    os.chown(agent.path("locked"), 1000, 1000)
+    os.chmod(agent.path("locked"), 0)
+    assert agent.run_once(timeout_s=2).returncode == 1
+    assert sent(verifying) == {agent.key("b.jpg"): b"b"}
+    os.chmod(agent.path("locked"), 0o755)
+    assert agent.run_once(timeout_s=2).returncode == 0
+    assert len(sent(verifying)) == 2
+
+
 def test_run_once_ends_with_1_when_the_store_is_down(agent: Agent) -> None:
     agent.configure(f"http://127.0.0.1:{free_port()}")
     agent.write("a.jpg", b"waits")
@@ -104,6 +147,74 @@ def test_run_once_ends_with_1_when_the_store_is_down(agent: Agent) -> None:
 def test_run_once_ends_with_1_when_a_file_is_parked(agent: Agent) -> None:
     agent.write("/".join(["d" * 200] * 6) + "/far.jpg", b"far")
     assert agent.run_once(timeout_s=2).returncode == 1
+
+
+def test_the_log_holds_no_noise_of_the_libraries_however_much_it_is_to_say(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    content = os.urandom(9 * MIB)
+    verifying.faults.append(Fault(operation="PutObject", status=503, times=1))
+    agent.configure(verifying.endpoint_url, system={"log_level": "debug"})
+    agent.write("a.jpg", b"a")
+    agent.write("b.mp4", content)
+    result = agent.run_once()
+    assert result.returncode == 0
+    assert "INFO upload-store" in result.stderr
+    noise = ("botocore", "urllib3", "boto3", "Starting new", "Event ", "Found cred", "Traceback", "AWS4-HMAC")
+    for line in result.stderr.splitlines():
+        assert not any(word in line for word in noise), line
+    said = (
+        "import logging; from syncagent.cli.run import set_up_log; set_up_log('debug')\n"
+        "for name in ('boto3.resources', 'botocore.hooks', 'urllib3.connectionpool', 's3transfer', 'watchdog.tools'):\n"
+        "    logging.getLogger(name).warning('noise')\n"
+        "logging.getLogger('syncagent.x').debug('ours')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, env=environment())
+    assert "noise" not in done.stderr
+    assert "ours" in done.stderr
+
+
+def break_configuration(agent: Agent) -> None:
+    with open(os.path.join(agent.config_dir, "carriers", "store.json"), "a") as file:
+        file.write("x")
+
+
+def test_status_ls_and_retry_of_a_running_agent_need_no_configuration(agent: Agent) -> None:
+    agent.write("/".join(["d" * 200] * 6) + "/far.jpg", b"far")
+    agent.start()
+    wait_until(lambda: agent.count("parked") == 1, what="a file is parked")
+    break_configuration(agent)
+    result = agent.cli("status", "--json")
+    assert result.returncode == 0, result.stderr
+    status = json.loads(result.stdout)
+    assert status["running"] and status["system_id"] == agent.system_id
+    result = agent.cli("ls", "--json")
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads(result.stdout)
+    result = agent.cli("retry", row["path"])
+    assert (result.returncode, result.stdout) == (0, "1 released\n"), result.stderr
+    result = agent.cli("retry", agent.path(row["path"].partition("camera/")[2]))
+    assert result.returncode == 0, result.stderr
+    assert agent.cli("send", agent.path("x")).returncode == 78
+
+
+def test_status_without_an_agent_and_without_a_configuration_that_can_be_read_says_what_the_journal_says(
+    agent: Agent,
+) -> None:
+    agent.configure(f"http://127.0.0.1:{free_port()}")
+    agent.write("a.jpg", b"waits")
+    assert agent.run_once(timeout_s=1).returncode == 1
+    break_configuration(agent)
+    result = agent.cli("status", "--json")
+    assert result.returncode == 3, result.stderr
+    assert "store.json" in result.stderr
+    status = json.loads(result.stdout)
+    assert (status["running"], status["state"]) == (False, "stopped")
+    assert status["addresses"]["upload"]["oldest_unsent_s"] is not None
+    assert status["oldest_unsent_s"] is not None
+    assert "not active" not in result.stdout
+    assert any("configuration" in warning for warning in status["warnings"])
+    assert agent.cli("status").returncode == 3
 
 
 def test_a_bad_configuration_ends_with_78_and_names_the_key(agent: Agent) -> None:
@@ -274,6 +385,48 @@ def test_send_refuses_what_it_cannot_queue(agent: Agent, tmp_path: object) -> No
     good = agent.write("good.jpg", b"good")
     assert agent.cli("send", good, "--cloud-path", "a//b").returncode == 1
     assert agent.cli("send", good, "--wait").returncode == 1, "nobody is there to wait for"
+
+
+def test_send_refuses_what_is_the_agents_own_on_the_disk_and_in_the_bucket(agent: Agent) -> None:
+    generated = os.path.dirname(agent.data_dir)
+    own = [write_file(os.path.join(generated, "messages", "image_info", "m.json"), b"{}")]
+    assert agent.run_once().returncode == 0
+    own.append(os.path.join(generated, ".syncagent.lock"))
+    for path in own:
+        result = agent.cli("send", path)
+        assert result.returncode == 1, path
+        assert "agent's own" in result.stderr
+    good = agent.write("good.jpg", b"good")
+    for key in ("camera/field-7/.syncagent/status.json", "camera/field-7/.syncagent"):
+        result = agent.cli("send", good, "--cloud-path", key)
+        assert result.returncode == 1, key
+        assert "agent's own" in result.stderr
+    assert agent.rows() == []
+    assert agent.cli("send", good, "--cloud-path", "camera/field-7/.syncagents/x").returncode == 0
+
+
+def test_a_file_whose_own_key_lies_in_the_agents_corner_is_parked_and_replaces_nothing(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    agent.configure(
+        verifying.endpoint_url, watch={"ignore": []}, carrier={"default_cloud_path": "camera/{relative_path}"}
+    )
+    agent.write("field-7/.syncagent/probe", b"mine")
+    agent.write("field-7/a.jpg", b"a")
+    assert agent.run_once(timeout_s=2).returncode == 1
+    assert sent(verifying) == {"camera/field-7/a.jpg": b"a"}
+    assert b"mine" not in verifying.objects().values()
+    assert agent.states("field-7/.syncagent/probe") == ["parked"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["FILE", "--address", "nope"], ["missing.jpg", "--address", "nope"], [""], ["FILE", ""], []]
+)
+def test_send_ends_with_2_when_it_is_used_wrongly(agent: Agent, arguments: list[str]) -> None:
+    good = agent.write("good.jpg", b"good")
+    result = agent.cli("send", *(good if argument == "FILE" else argument for argument in arguments))
+    assert result.returncode == 2, result.stderr
+    assert not os.path.exists(os.path.join(agent.state_dir, "journal.db")) or agent.rows() == []
 
 
 def test_what_was_sent_while_the_agent_was_down_goes_when_it_runs(agent: Agent, verifying: VerifyingS3) -> None:

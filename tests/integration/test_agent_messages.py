@@ -143,6 +143,8 @@ def test_a_message_is_acted_on_once_however_often_it_comes(agent: Agent, verifyi
         ("image_info", '{"file_name": "a.jpg", "disk_path": "/etc/passwd"}', "lies neither"),
         ("image_info", '{"file_name": "a.jpg", "disk_path": "generated_data/../../x"}', "lies neither"),
         ("image_info", '{"file_name": "a.jpg", "cloud_path": "../x"}', "segment"),
+        ("image_info", '{"file_name": "a.jpg", "cloud_path": "camera/field-7/.syncagent/status.json"}', "own"),
+        ("image_info", '{"file_name": "a.jpg", "disk_path": "generated_data/messages/a.jpg"}', "own"),
     ],
 )
 def test_what_is_invalid_is_refused_at_once_and_set_aside_when_it_is_dropped(
@@ -156,6 +158,19 @@ def test_what_is_invalid_is_refused_at_once_and_set_aside_when_it_is_dropped(
     assert agent.run_once().returncode == 0
     assert list(sent(verifying).values()) == [b"a"]
     assert words in rejected(agent)["bad.json"]
+
+
+def test_once_ends_with_1_when_messages_could_not_be_read_and_sends_the_others(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    agent.without = ("dac_override", "dac_read_search")
+    agent.write("a.jpg", b"a")
+    drop(agent, "x.json", {"file_name": "x.jpg"}, message_type="aaa")
+    os.chown(inbox(agent, "aaa"), 65534, 65534)
+    os.chmod(inbox(agent, "aaa"), 0o700)
+    drop(agent, "m.json", {"file_name": "a.jpg"})
+    assert agent.run_once().returncode == 1
+    assert sent(verifying) == {agent.key("a.jpg"): b"a"}
 
 
 def test_rejected_messages_of_one_name_are_all_kept(agent: Agent) -> None:
@@ -388,14 +403,21 @@ def test_a_receipt_goes_through_the_firmware_carrier_as_an_object_of_its_own(
         },
     )
     receipt = {"id": "r1", "file_name": "boot", "confirm_receipt": True, "time": "2026-01-01T00:00:00Z"}
+    other = {**receipt, "id": "r2"}
     post("confirm_receipt", receipt, base_dir=agent.base_dir)
     post("firmware_image", {"id": "now"}, base_dir=agent.base_dir)
     assert agent.run_once().returncode == 0
-    key = "firmware_images/field-7/.syncagent/confirm_receipt/2026-01-01T00:00:00Z-boot.json"
-    assert json.loads(verifying.objects()[key])["msg_content"] == receipt
+    post("confirm_receipt", other, base_dir=agent.base_dir)
+    post("confirm_receipt", {**receipt, "file_name": "y" * 1100}, base_dir=agent.base_dir)
+    assert agent.run_once().returncode == 1
+    assert [(state, reason) for _, state, reason in agent.rows() if state == "parked"] == [("parked", "key too long")]
+    top = "firmware_images/field-7/.syncagent/confirm_receipt/2026-01-01T00:00:00Z-boot"
+    found = {key: json.loads(body) for key, body in verifying.objects().items() if key.startswith(top)}
+    assert found.pop(f"{top}.json")["msg_content"] == receipt
+    assert [each["msg_content"] for each in found.values()] == [other], "one replaced the other"
     assert rejected(agent) == {}
     agent.run_once()
-    assert regular_files(os.path.join(agent.state_dir, "outbox")) == {}, "kept although the store has it"
+    assert len(regular_files(os.path.join(agent.state_dir, "outbox"))) == 1, "kept although the store has them"
 
 
 def test_a_burst_of_ten_thousand_messages_is_taken_without_loss(agent: Agent) -> None:
@@ -416,25 +438,33 @@ def test_a_burst_of_ten_thousand_messages_is_taken_without_loss(agent: Agent) ->
 NOTED = {**ORIGINAL, "msg_content": {"file_name": "a.jpg", "note": "é", "camera_no": 7}}
 
 
-def test_the_message_goes_into_a_store_that_verifies_signatures(
-    tmp_path: object, rclone: RcloneS3, rclone_bucket: str
+@pytest.mark.parametrize("kind", ["rclone", "moto"])
+def test_the_message_goes_into_a_store_that_verifies_signatures_and_into_one_that_keeps_metadata(
+    tmp_path: object, request: pytest.FixtureRequest, kind: str
 ) -> None:
+    server: RcloneS3 | MotoS3 = request.getfixturevalue(kind)
+    bucket: str = request.getfixturevalue(f"{kind}_bucket")
     with Agent(str(tmp_path)) as agent:
-        agent.configure(rclone.endpoint_url, bucket=rclone_bucket, duration="on_message")
+        agent.configure(server.endpoint_url, bucket=bucket, duration="on_message")
         agent.write("a.jpg", b"a")
         post("image_info", NOTED, base_dir=agent.base_dir)
         assert agent.run_once().returncode == 0
-        found = rclone.client().get_object(Bucket=rclone_bucket, Key="camera/field-7/a.jpg")
+        found = server.client().get_object(Bucket=bucket, Key="camera/field-7/a.jpg")
         assert found["Body"].read() == b"a"
+        if kind == "moto":
+            assert (text_of(found["Metadata"]["note"]), found["Metadata"]["camera_no"]) == ("é", "7")
 
 
-def test_the_fields_come_back_from_a_store_that_keeps_metadata(
-    tmp_path: object, moto: MotoS3, moto_bucket: str
-) -> None:
-    with Agent(str(tmp_path)) as agent:
-        agent.configure(moto.endpoint_url, bucket=moto_bucket, duration="on_message")
-        agent.write("a.jpg", b"a")
-        post("image_info", NOTED, base_dir=agent.base_dir)
-        assert agent.run_once().returncode == 0
-        found = moto.client().head_object(Bucket=moto_bucket, Key="camera/field-7/a.jpg")["Metadata"]
-        assert (text_of(found["note"]), found["camera_no"]) == ("é", "7")
+def test_send_does_not_take_from_another_carriers_directories(agent: Agent, verifying: VerifyingS3) -> None:
+    outside = os.path.join(agent.top, "usb")
+    path = write_file(os.path.join(outside, "a.jpg"), b"a")
+    agent.put_config(
+        "carriers/second", {"inheritance": ["store"], "path": "other", "upload": {"allowed_roots": [outside]}}
+    )
+    agent.put_config("addresses/second", {"message_type": "other", "carrier": "second", "duration": "on_message"})
+    agent.put_config("system/system", {"id": "field-7", "addresses": ["upload", "second"]})
+    refused = agent.cli("send", path, "--address", "upload")
+    assert refused.returncode == 1 and "allowed_roots of store" in refused.stderr
+    assert agent.cli("send", path, "--address", "second").returncode == 0
+    assert agent.run_once().returncode == 0
+    assert list(sent(verifying)) == ["other/a.jpg"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import sqlite3
@@ -17,6 +18,7 @@ from syncagent import supervisor
 from syncagent.app import App
 from syncagent.assembly import Directories
 from syncagent.core.errors import JournalBroken
+from syncagent.core.metadata import SIDECAR, text_of
 from syncagent.core.model import OWED
 from syncagent.edges.configfiles import identify, load_settings
 from syncagent.edges.journal import Journal
@@ -141,3 +143,17 @@ def test_files_that_the_journal_did_not_take_are_found_again(
     monkeypatch.setattr(app.journal, "record", failing)
     assert app.run_once(10) == 0
     assert sent(verifying) == {agent.key("a.jpg"): b"a"}
+
+
+def test_a_system_id_that_is_not_ascii_is_encoded_where_a_header_names_it(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.system_id = "gerät-7"
+    agent.configure(verifying.endpoint_url, watch={"settle_s": 0.05})
+    # Too much for headers: the rest lies in an object whose key, in a header, holds the id as well.
+    message = {"id": "m", "time": 1_700_000_000, "file_name": "a.jpg", "note": "n" * 3000}
+    assert agent.cli("post", "image_info", json.dumps(message)).returncode == 0
+    assert app_of(agent).run_once(10) == 0
+    assert sent(verifying) == {agent.key("a.jpg"): b"a"}
+    metadata = verifying.buckets["bucket"][agent.key("a.jpg")].metadata
+    assert text_of(metadata["syncagent-system-id"]) == "gerät-7"
+    sidecar = text_of(metadata[SIDECAR])
+    assert json.loads(verifying.objects()[sidecar])["content"]["note"] == message["note"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -18,13 +19,17 @@ import pytest
 
 from syncagent.core.errors import FileChanged, JournalBroken
 from syncagent.core.model import TRANSITIONS, Digest, Facts, ObjectFacts, Part, State
-from syncagent.edges.journal import Arrival, Journal, Row, Tally, schema
+from syncagent.edges.journal import Arrival, Ask, Journal, Row, Tally, schema
+from syncagent.edges.journal.arrivals import RECENT
 from syncagent.edges.journal.base import MAX_MOVED
+from syncagent.edges.journal.deliveries import MANY
+from syncagent.edges.journal.schema import PAGE_BYTES, STEPS
 from tests.fakes import FakeClock
 from tests.servers import program
 
 STORES = {"a": "s3 one", "b": "s3 one", "c": "s3 two"}
 SETTLED = dict.fromkeys(State, 0)
+PATH = "generated_data/x.jpg"
 
 
 def facts(number: int = 1, *, size: int = 10) -> Facts:
@@ -100,6 +105,17 @@ def test_a_finished_version_is_a_ready_row_and_recording_it_again_changes_nothin
         None,
         None,
     )
+
+
+def test_a_row_whose_file_changed_while_it_was_sent_gives_way_to_the_one_that_was_recorded_meanwhile(
+    journal: Journal,
+) -> None:
+    first = add(journal, number=1)
+    journal.sending(first, "k", digest())
+    add(journal, number=2)
+    journal.finish(first, State.SETTLING)  # the worker found out later than the intake
+    journal.record([Arrival("a", "generated_data/x.jpg", facts(2))])
+    assert states(journal) == [State.SUPERSEDED, State.READY]
 
 
 @pytest.mark.parametrize("state", [State.SENDING, State.CONFIRMED, State.WAITING, State.PARKED])
@@ -1185,6 +1201,162 @@ print("works again")
 """
 
 
+OLD_ROWS = {
+    "removed": "x.jpg",
+    "confirmed": "y.jpg",
+    "ready": "z.jpg",
+    "sending": "caf\udce9.jpg",
+    "parked": "p.jpg",
+    "settling": "s.jpg",
+}
+
+
+def test_a_journal_of_the_first_schema_is_brought_to_the_newest_with_every_row_kept(
+    tmp_path: Path, open_journal: Callable[..., Journal]
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as first:
+        first.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        first.executescript(STEPS[0])
+        first.execute("PRAGMA user_version = 1")
+        first.execute("INSERT INTO directory(path) VALUES (?)", (b"generated_data/camera",))
+        first.execute("INSERT INTO address(name, store) VALUES ('a', 's3 one')")
+        first.execute("INSERT INTO residence VALUES (1, 0, 's3 one')")
+        for number, (state, name) in enumerate(OLD_ROWS.items(), start=1):
+            sent = state in ("removed", "confirmed")
+            first.execute(
+                "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded, key,"
+                " sha256, md5, position, confirmed, confirmed_at)"
+                " VALUES (1, 1, ?, 10, ?, ?, 7, ?, 5, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(os.fsencode(name), number, number, state, f"k/{number}" if sent else None),
+                    *((digest().sha256, digest().md5, number, 6.0, 7.0) if sent else (None,) * 5),
+                ),
+            )
+        first.execute("INSERT INTO upload VALUES (4, 'id', 'k/4', ?, 5, 5)", (digest().sha256,))
+        first.execute("INSERT INTO part VALUES (4, 1, 5, ?, 'e')", (digest().md5,))
+        first.execute("INSERT INTO note VALUES ('probe', 'x')")
+        first.commit()
+    journal = open_journal()
+    assert journal._read("PRAGMA user_version") == [(len(STEPS),)]
+    assert [(row.state, row.path) for row in journal.listing()] == [
+        (state, f"generated_data/camera/{name}") for state, name in OLD_ROWS.items()
+    ]
+    assert journal.occupant("a", "k/1") == journal.occupant("a", "k/2") == digest().sha256
+    assert journal.note("probe") == "x"
+    upload = journal.upload_of(journal.row(4))
+    assert upload is not None and upload.upload_id == "id" and len(upload.parts) == 1
+    assert journal.tally() == recounted(journal)
+    assert journal.recover() == 1
+    row = add(journal, "generated_data/camera/new.jpg")
+    assert confirm(journal, row, "k/new").position == 3
+    names = "SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY 1, 2"
+    found = journal._read(names)
+    journal.close()
+    new = tmp_path / "new"
+    new.mkdir()
+    with contextlib.closing(Journal(str(new), FakeClock())) as fresh:
+        assert fresh._read(names) == found
+
+
+def steps_of(journal: Journal, work: Callable[[], object]) -> int:
+    """How many instructions of SQLite's machine some work takes, in tens."""
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    for connection in (journal._writer, journal._reader):
+        connection.set_progress_handler(tick, 10)
+    work()
+    for connection in (journal._writer, journal._reader):
+        connection.set_progress_handler(None, 10)
+    return count
+
+
+def overwrite(journal: Journal, count: int) -> None:
+    """A name that was sent, overwritten and sent again, so many times."""
+    if not journal.listing(limit=1):
+        add(journal, "generated_data/camera/live.jpg", 99)
+
+    def apply(connection: sqlite3.Connection) -> None:
+        connection.executemany(
+            "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded, key,"
+            " sha256, md5, position) SELECT address, directory, name, size, ?, ?, inode, 'removed', 0, 'k' || ?,"
+            " zeroblob(32), zeroblob(16), ? FROM version WHERE id = 1",
+            ((number, number, number, number) for number in range(100, 100 + count)),
+        )
+
+    journal._write(apply)
+
+
+@pytest.mark.parametrize("other", ["", "a key of its own"])
+def test_a_name_that_is_overwritten_ten_thousand_times_costs_no_more_than_one_that_is_a_hundred_times(
+    tmp_path: Path, clock: FakeClock, other: str
+) -> None:
+    path, costs = "generated_data/camera/live.jpg", []
+    for count in (100, 10_000):
+        directory = tmp_path / str(count)
+        directory.mkdir()
+        with contextlib.closing(Journal(str(directory), clock)) as journal:
+            journal.set_stores(STORES)
+            overwrite(journal, count)
+            costs.append(
+                {
+                    "record": steps_of(journal, lambda: journal.record([Arrival("a", path, facts(10**6))])),
+                    "known": steps_of(journal, lambda: journal.known_at(path)),
+                    "scan": steps_of(journal, lambda: journal.known_among("generated_data/camera", ["live.jpg"])),
+                    "vanished": steps_of(journal, lambda: journal.directories_below("generated_data")),
+                    "ask": steps_of(journal, lambda: journal.ask("a", path, cloud_path=other or None)),
+                    "expect": steps_of(
+                        journal,
+                        lambda: journal.take([(b"m", "image_info", [Ask("a", path, other or None, "{}")])]),
+                    ),
+                }
+            )
+            assert journal.occupant("a", "k100") == bytes(32)
+    few, many = costs
+    assert all(many[what] <= few[what] + 20 for what in few), (few, many)
+
+
+def test_old_bytes_that_come_back_under_a_name_are_known_and_a_live_row_is_found_behind_any_number_of_old_ones(
+    journal: Journal,
+) -> None:
+    path = "generated_data/camera/live.jpg"
+    old = add(journal, path, 1)
+    journal.defer(old, reason="link", wait_s=1.0)
+    overwrite(journal, 2 * RECENT)
+    newest = confirm(journal, add(journal, path, 10**6))
+    assert journal.row(old.id).state is State.SUPERSEDED
+    journal.vanished([newest.id])
+    assert journal.record([Arrival("a", path, newest.facts)]) == 0
+    assert journal.row(newest.id).state is State.CONFIRMED
+
+
+def test_versions_that_were_never_sent_and_were_overtaken_are_forgotten_at_a_start_when_they_are_many(
+    open_journal: Callable[..., Journal],
+) -> None:
+    journal = open_journal()
+    path = "generated_data/camera/live.jpg"
+    sent = confirm(journal, add(journal, path, 1))
+    for number in range(2, MANY + 10):
+        add(journal, path, number)
+    uploading = add(journal, path, MANY + 10)
+    journal.upload_begun(uploading, "id", key="k", sha256=digest().sha256, part_bytes=5)
+    last = add(journal, path, MANY + 11)
+    gone = add(journal, "generated_data/camera/gone.jpg")
+    journal.vanished([gone.id])
+    journal.close()
+    journal = open_journal()
+    journal.recover()
+    left = [row.id for row in journal.listing()]
+    assert left == [sent.id, uploading.id, last.id, gone.id]
+    assert journal.tally() == recounted(journal)
+    assert journal.occupant("a", "k") == digest().sha256
+    assert add(journal, path, MANY + 12).id > max(left)
+
+
 def test_a_full_disk_breaks_a_write_leaves_nothing_behind_and_the_journal_works_again_after_it(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
@@ -1225,3 +1397,155 @@ def test_a_kill_in_the_middle_of_a_transaction_leaves_the_rows_as_they_were(tmp_
     assert journal.row(row.id) == row
     assert journal.tally() == recounted(journal)
     confirm(journal, row)
+
+
+# -- messages and handlers --------------------------------------------------------------------------------------------
+
+
+def message(number: int = 1) -> str:
+    return f'{{"msg_content":{{"id":{number}}},"msg_type":"image_info"}}'
+
+
+def expect(journal: Journal, *numbers: int, cloud_path: str | None = None) -> list[Row]:
+    """Messages that ask for a file which is not there yet."""
+    asks = [(b"%d" % number, "image_info", [Ask("a", PATH, cloud_path, message(number))]) for number in numbers]
+    assert journal.take(asks) == len(numbers)
+    return journal.listing()[-len(numbers) :]
+
+
+def test_what_a_handler_says_stands_beside_what_was_asked_for(journal: Journal) -> None:
+    expect(journal, 1, cloud_path="asked/x.jpg")
+    journal.record([Arrival("a", PATH, facts(1), is_wanted=False)])
+    row = journal.listing()[-1]
+    journal.handled(row, said=message(2), said_key="said/x.jpg", body="1/made", body_bytes=3)
+    row = journal.row(row.id)
+    assert (row.message, row.cloud_path) == (message(1), "asked/x.jpg")
+    assert (row.wording, row.wanted_key, row.body) == (message(2), "said/x.jpg", "1/made")
+    journal.unhandle(row)
+    row = journal.row(row.id)
+    assert (row.wording, row.wanted_key, row.body) == (message(1), "asked/x.jpg", None)
+
+
+def test_the_next_version_begins_with_what_was_asked_for(journal: Journal) -> None:
+    expect(journal, 1, cloud_path="asked/x.jpg")
+    journal.record([Arrival("a", PATH, facts(1), is_wanted=False)])
+    journal.handled(journal.listing()[-1], said=message(2), said_key="said/x.jpg", body=None)
+    journal.record([Arrival("a", PATH, facts(2), is_wanted=False)])
+    row = journal.listing()[-1]
+    assert (row.state, row.wording, row.wanted_key) == (State.READY, message(1), "asked/x.jpg")
+    assert states(journal) == [State.SUPERSEDED, State.READY]
+
+
+def test_a_file_that_changed_after_its_handler_saw_it_is_shown_again_as_it_was_asked_for(journal: Journal) -> None:
+    row = add(journal, PATH, 1)
+    journal.handled(row, said=message(2), said_key="said/x.jpg", body=None)
+    journal.finish(row, State.SETTLING)
+    journal.record([Arrival("a", PATH, facts(2))])
+    (row,) = journal.listing()
+    assert (row.state, row.is_handled, row.wording, row.wanted_key) == (State.READY, False, None, None)
+
+
+def test_each_message_waits_for_its_file_by_itself_and_goes_when_it_comes(journal: Journal) -> None:
+    expect(journal, 1, 2)
+    expect(journal, 3, cloud_path="k")
+    journal.record([Arrival("a", PATH, facts(1), is_wanted=False)])
+    assert [(row.state, row.message, row.cloud_path) for row in journal.listing()] == [
+        (State.READY, message(1), None),
+        (State.READY, message(2), None),
+        (State.READY, message(3), "k"),
+    ]
+
+
+def test_a_second_message_is_waited_for_as_long_as_the_first_was(journal: Journal, clock: FakeClock) -> None:
+    (first,) = expect(journal, 1)
+    clock.advance(8)
+    (second,) = expect(journal, 2)
+    clock.advance(3)
+    assert [row.id for row in journal.overdue(10, limit=9)] == [first.id]
+    journal.give_up(first, "rejected: no file")
+    assert [row.id for row in journal.expected(limit=9)] == [second.id]
+
+
+def test_a_message_that_was_taken_is_not_acted_on_again(journal: Journal) -> None:
+    expect(journal, 1)
+    assert journal.take([(b"1", "image_info", [Ask("a", PATH, None, message(1))])]) == 0
+    assert len(journal.listing()) == 1
+
+
+def test_every_message_of_an_unsent_version_asks_for_the_next_one(journal: Journal) -> None:
+    expect(journal, 1, 2)
+    for number in (1, 2, 3):
+        journal.record([Arrival("a", PATH, facts(number), is_wanted=False)])
+        journal.record([Arrival("a", PATH, facts(number), is_wanted=False)])
+    owed = [row for row in journal.listing() if row.state is State.READY]
+    assert [(row.message, row.facts) for row in owed] == [(message(1), facts(3)), (message(2), facts(3))]
+    assert states(journal).count(State.SUPERSEDED) == 4
+
+
+def test_a_watched_file_that_a_message_asked_for_too_goes_under_its_key_once_in_each_version(journal: Journal) -> None:
+    expect(journal, 1)
+    for number in (1, 2):
+        journal.record([Arrival("a", PATH, facts(number))])
+        journal.record([Arrival("a", PATH, facts(number))])
+    assert [(row.state, row.message) for row in journal.listing()] == [
+        (State.SUPERSEDED, message(1)),
+        (State.READY, message(1)),
+    ]
+
+
+@pytest.fixture
+def timed(journal: Journal) -> Journal:
+    """A journal whose address "a" sends every so many seconds."""
+    journal.set_ways(timed=["a"], handlers=[])
+    return journal
+
+
+def test_what_an_address_gathered_is_due_now_when_somebody_asks_for_it(timed: Journal, clock: FakeClock) -> None:
+    clock.advance(5)
+    row = add(timed, PATH, 1)
+    other = add(timed, "generated_data/y.jpg", 1)
+    gathered = clock.monotonic() - 1
+    assert timed.claim(["a"], until={"a": gathered}) is None
+    assert timed.ask("a", PATH, facts=facts(1)) == row.id
+    found = timed.claim(["a"], until={"a": gathered})
+    assert found is not None and found.id == row.id
+    assert timed.claim(["a"], until={"a": gathered}) is None
+    timed.let_go(found)
+    assert timed.retry(["generated_data/y.jpg"]) == 1
+    found = timed.claim(["a"], until={"a": gathered}, order="newest_first")
+    assert found is not None and timed.row(other.id).due == 0.0
+
+
+def test_a_row_that_waits_for_its_file_is_not_due_because_somebody_asks_for_the_file(journal: Journal) -> None:
+    (row,) = expect(journal, 1)
+    assert journal.ask("a", PATH) == row.id
+    journal.wake_due(["a"])
+    assert (journal.row(row.id).state, journal.row(row.id).reason) == (State.WAITING, "file")
+
+
+def test_a_message_travels_with_the_version_that_was_there_before_it_and_is_not_sent_yet(timed: Journal) -> None:
+    row = add(timed, PATH, 1)
+    timed.handled(row, said=message(9), said_key="k", body=None)
+    expect(timed, 1, 2)
+    timed.record([Arrival("a", PATH, facts(1))])
+    gathered, joined, other = timed.listing()
+    assert (gathered.id, gathered.message, gathered.is_handled) == (row.id, message(1), False)
+    assert (joined.state, other.state, other.message) == (State.SUPERSEDED, State.READY, message(2))
+    assert timed.tally() == recounted(timed)
+    for number in (1, 2, 2):
+        timed.record([Arrival("a", PATH, facts(number))])
+    owed = [(each.message, each.facts) for each in timed.listing() if each.state is State.READY]
+    assert owed == [(message(1), facts(2)), (message(2), facts(2))]
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_a_message_does_not_join_a_version_that_is_on_its_way_or_has_another_key(
+    journal: Journal, *, is_claimed: bool
+) -> None:
+    row = add(journal, PATH, 1)
+    if is_claimed:
+        assert journal.claim(["a"]) is not None
+    expect(journal, 1, cloud_path=None if is_claimed else "k")
+    journal.record([Arrival("a", PATH, facts(1))])
+    assert journal.row(row.id).message is None
+    assert states(journal) == [State.READY, State.READY]

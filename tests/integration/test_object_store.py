@@ -25,7 +25,7 @@ from syncagent.core.model import Digest
 from syncagent.edges.objects import ObjectStore, PutRequest, S3Store, StoreSettings
 from syncagent.edges.payload import CHUNK_BYTES, BytesBody
 from tests.fakes import MemoryStore
-from tests.servers import ACCESS_KEY, SECRET_KEY, MotoS3, RcloneS3, free_port
+from tests.servers import ACCESS_KEY, SECRET_KEY, MotoS3, RcloneS3, VerifyingS3, free_port
 
 PART_BYTES = 5 * 1024 * 1024
 
@@ -74,6 +74,7 @@ class Subject:
     store: ObjectStore
     settings: StoreSettings | None
     visible: Callable[[], dict[str, bytes]]
+    server: object = None
 
 
 def settings_of(endpoint_url: str, bucket: str) -> StoreSettings:
@@ -126,7 +127,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         visible = functools.partial(_visible_in_moto, server, bucket)
     settings = settings_of(server.endpoint_url, bucket)
     store = open_store(settings)
-    yield Subject(request.param, store, settings, visible)
+    yield Subject(request.param, store, settings, visible, server)
     store.close()
 
 
@@ -253,6 +254,35 @@ def test_a_key_that_is_taken_is_not_replaced_where_the_store_can_tell(subject: S
     if isinstance(subject.store, S3Store):
         assert subject.store.probe_conditional(".syncagent/probe") is True
         assert subject.store.profile.conditional_writes_proved is True
+
+
+def test_an_object_that_is_not_the_one_that_was_read_is_not_replaced_where_the_store_can_tell(subject: Subject) -> None:
+    store, seen = subject.store, digest_of(b"first").md5.hex()
+    store.put(request("a.jpg", b"first"), BytesBody(b"first"))
+    if subject.name == "rclone":
+        assert isinstance(store, S3Store) and store.probe_if_match(".syncagent/probe") is False
+        return
+    store.put(replace(request("a.jpg", b"second"), only_if_match=seen), BytesBody(b"second"))
+    for key in ("a.jpg", "missing.jpg"):
+        with pytest.raises(Refused):
+            store.put(replace(request(key, b"third"), only_if_match=seen), BytesBody(b"third"))
+    assert subject.visible() == {"a.jpg": b"second"}
+    if isinstance(store, S3Store):
+        assert store.probe_if_match(".syncagent/probe") is True
+
+
+def test_an_object_is_copied_within_the_store_and_deleted(subject: Subject) -> None:
+    store = subject.store
+    if not isinstance(store, S3Store):
+        return  # workers have neither
+    if isinstance(subject.server, VerifyingS3):
+        subject.server.may_delete = True
+    store.put(request("a b+é.jpg", b"first"), BytesBody(b"first"))
+    store.copy("a b+é.jpg", "c d+é.jpg")
+    assert subject.visible() == {"a b+é.jpg": b"first", "c d+é.jpg": b"first"}
+    for _ in range(2):
+        store.delete("a b+é.jpg")
+    assert subject.visible() == {"c d+é.jpg": b"first"}
 
 
 def test_a_checksum_header_is_believed_only_if_a_wrong_one_is_refused(subject: Subject) -> None:

@@ -254,8 +254,8 @@ def test_silence_after_the_whole_body_is_a_stall(verifying: VerifyingS3, proxy: 
 
 def test_two_kilobytes_a_second_pass_for_longer_than_a_stall(verifying: VerifyingS3) -> None:
     with Proxy(verifying.endpoint_url, Rule(up_bytes_per_s=2_000), receive_buffer_bytes=4096) as slow:
-        store = open_store(replace(settings_of(slow.endpoint_url, "bucket"), stall_s=3.0))
-        data = os.urandom(14_000)
+        store = open_store(replace(settings_of(slow.endpoint_url, "bucket"), stall_s=6.0))
+        data = os.urandom(24_000)
         put(store, data=data)
         assert verifying.objects() == {"a.jpg": data}
         store.close()

@@ -104,15 +104,19 @@ def test_a_condition_that_was_proved_is_never_dropped(verifying: VerifyingS3, st
     assert len(verifying.requests()) == 1 and verifying.objects() == {}
 
 
-@pytest.mark.parametrize("status", [409, 412])
-def test_a_taken_key_is_told_by_put_and_by_complete(verifying: VerifyingS3, store: S3Store, status: int) -> None:
-    code = "PreconditionFailed" if status == 412 else "ConditionalRequestConflict"
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [(412, "PreconditionFailed", KeyTaken), (409, "ConditionalRequestConflict", Transient)],
+)
+def test_a_taken_key_is_told_by_put_and_by_complete_and_a_race_for_it_is_not_one(
+    verifying: VerifyingS3, store: S3Store, status: int, code: str, error: type[Exception]
+) -> None:
     upload_id = store.create_multipart("a.jpg", metadata={}, content_type="image/jpeg")
     part = store.put_part("a.jpg", upload_id=upload_id, number=1, body=BytesBody(DATA), digest=digest_of(DATA))
     verifying.faults.append(Fault(status=status, code=code))
-    with pytest.raises(KeyTaken):
+    with pytest.raises(error):
         put(store, only_if_absent=True)
-    with pytest.raises(KeyTaken):
+    with pytest.raises(error):
         store.complete("a.jpg", upload_id=upload_id, parts=[part], only_if_absent=True)
 
 

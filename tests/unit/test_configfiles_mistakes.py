@@ -144,8 +144,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a parent that is no list": (address(inheritance="base"), "inheritance: a string is not a list"),
     "a parent of itself": (address(inheritance=["camera"]), "a cycle of inheritance: camera -> camera"),
     "an unknown active address": (
-        added("system/s.json", {"addresses": ["camra"]}),
-        'there is no "camra" in addresses/',
+        added("system/s.json", {"addresses": ["camera", "camra"]}),
+        'addresses[1]: there is no "camra" in addresses/ -- did you mean "camera"?',
     ),
     "nothing active": (added("system/s.json", {"addresses": [], "tasks": []}), "nothing active remains"),
     "two systems": (GOOD | {"system/a.json": {}, "system/b.json": {}}, "there is more than one system file"),

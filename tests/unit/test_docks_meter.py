@@ -131,6 +131,59 @@ def test_bytes_that_went_before_the_first_answer_of_all_count_for_its_month(buil
     assert world.is_spent()
 
 
+def test_a_clock_that_is_ahead_of_a_store_that_never_answers_gives_one_more_budget_and_no_second(world: World) -> None:
+    world.spend(BUDGET)
+    world.clock.jump(730 * DAY_S)
+    world.restart(off=None)
+    assert not world.is_spent()
+    world.spend(BUDGET)
+    assert world.is_spent()
+
+
+def test_a_day_that_a_wrong_clock_left_behind_is_corrected_by_the_store(world: World) -> None:
+    world.spend(BUDGET)
+    world.answers(timedelta(days=730))  # a store whose clock is wrong
+    world.spend(BUDGET)
+    world.answers()
+    assert world.is_spent()
+    world.clock.advance(40 * DAY_S)
+    assert not world.is_spent()
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_kill_forgets_a_hundredth_of_the_budget_at_most(world: World, count: int) -> None:
+    for _ in range(BUDGET // count):
+        world.clock.advance(0.1)  # faster than traffic is counted without a budget
+        world.total += count
+        world.meter.account()
+    world.restart()
+    assert world.meter.spent().month_bytes >= BUDGET // count * count - BUDGET // 100 - count
+
+
+def test_a_spent_budget_holds_before_the_link_was_looked_at(world: World) -> None:
+    world.spend(BUDGET)
+    carrier = Carrier(name="c", upload=Upload(metered=Metered(interfaces=("*",), budget_bytes_per_month=BUDGET)))
+    meter = Meter(carrier, journal=world.journal, clock=world.clock, totals=lambda: (0, 0), store_time=world.clock.now)
+    assert meter.is_spent()
+
+
+def test_without_a_budget_the_count_is_not_written_after_every_file(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.meter.set_carrier(Carrier(name="c"))
+    notes: list[str] = []
+    monkeypatch.setattr(world.journal, "set_note", lambda name, value: notes.append(value))
+    for _ in range(100):
+        world.clock.advance(1)
+        world.total += 30_000
+        world.meter.account()
+    assert notes == []
+    world.clock.advance(400)
+    world.total += 1
+    world.meter.account()
+    assert len(notes) == 1
+
+
 def test_what_was_spent_is_read_back_as_it_was_written() -> None:
     for spent in (Spent(), Spent("", 3, 3, 0), Spent("2025-06-01", 1, 2, 3)):
         assert Spent.from_text(spent.to_text()) == spent
@@ -148,7 +201,7 @@ def test_the_limit_follows_the_stores_time_of_day(build: Callable[[], World]) ->
 
 
 def test_workers_that_count_at_the_same_time_count_each_byte_once(world: World) -> None:
-    totals = iter([100, 150, 150])
+    totals = iter([100, *[150] * 5])
     others: list[threading.Thread] = []
 
     def total_that_is_old_when_it_is_used() -> tuple[int, int]:

@@ -13,12 +13,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from syncagent.core.errors import AlreadyRunning, FileChanged, FileVanished, Transient, Trouble
+from syncagent.core.model import Facts
 from syncagent.edges import files
 from syncagent.edges.files import (
+    READ_BYTES,
     Content,
     Hold,
     Lease,
@@ -541,3 +544,55 @@ def test_space_and_devices_of_what_is_away(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(Transient):
         files.make_directory(str(tmp_path / "file" / "d"))
+
+
+def test_whoever_hashes_a_large_file_gets_a_turn_between_its_pieces_and_none_in_the_body_of_a_request(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "f").write_bytes(bytes(3 * READ_BYTES))
+    turns: list[int] = []
+    with pinned(tmp_path) as file:
+        file.pulse = lambda: turns.append(1)
+        file.digest()
+        assert len(turns) == 3
+        body = file.stretch(0, file.size_bytes)
+        while body.read(READ_BYTES):
+            pass
+        assert len(turns) == 3
+
+
+# -- facts ------------------------------------------------------------------------------------------------------------
+
+
+def stat_result(**values: int) -> os.stat_result:
+    sound = {"st_size": 1, "st_mtime_ns": 2, "st_ctime_ns": 3, "st_ino": 4}
+    return SimpleNamespace(**{**sound, **values})  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"st_mtime_ns": 10_413_792_000 * 10**9},  # the year 2300
+        {"st_mtime_ns": -(10**20)},
+        {"st_mtime_ns": -1},
+        {"st_ctime_ns": 2**64},
+        {"st_ino": 2**63},
+        {"st_ino": 2**64 - 1},
+    ],
+)
+def test_facts_fit_into_a_journal_whatever_the_disk_says_and_are_the_same_each_time(values: dict[str, int]) -> None:
+    facts = facts_of(stat_result(**values))
+    assert facts == facts_of(stat_result(**values))
+    for number in (facts.mtime_ns, facts.ctime_ns, facts.inode):
+        assert -(2**63) <= number < 2**63
+
+
+def test_no_two_inodes_have_the_same_number_and_an_ordinary_time_is_what_it_was() -> None:
+    numbers = [0, 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1]
+    assert len({facts_of(stat_result(st_ino=number)).inode for number in numbers}) == len(numbers)
+    assert facts_of(stat_result(st_mtime_ns=-5, st_ctime_ns=2**62, st_ino=9)) == Facts(1, -5, 2**62, 9)
+
+
+@pytest.mark.parametrize("path", ["x" * 256, "d" * 256 + "/x", "é" * 200])
+def test_a_name_that_is_too_long_names_nothing_and_is_no_trouble_of_the_disk(tmp_path: Path, path: str) -> None:
+    assert look(str(tmp_path), path) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +19,7 @@ from syncagent.core.settings import Carrier, SendAddress, Watch
 from syncagent.core.settle import Settling
 from syncagent.core.territory import Territory
 from syncagent.edges.files import digest_of
-from syncagent.edges.journal import Journal, Known
+from syncagent.edges.journal import Arrival, Journal, Known
 from syncagent.edges.watch import Doorbell, Hints
 from syncagent.workers.intake import SLICE, Intake
 from tests.fakes import BadEntries, FakeClock, FakeStop
@@ -287,6 +287,26 @@ def test_a_chmod_of_confirmed_files_asks_for_a_recheck_and_records_nothing(world
     assert {path for _, path, _ in world.rechecks} == {f"generated_data/camera/{n}" for n in range(3)}
 
 
+def test_a_file_that_is_held_open_is_counted_for_its_address_with_its_age_and_an_asked_one_only_by_its_row(
+    world: World,
+) -> None:
+    asked = world.elsewhere / "asked.jpg"
+    with open(world.write("camera/film.mp4"), "ab") as film, open(asked, "wb") as other:
+        other.write(b"x")
+        other.flush()
+        world.journal.ask("camera", str(asked))
+        _write_for(world, film, 40)
+        (pending,) = world.settling.pending().values()
+        assert list(world.settling.pending()) == ["camera"]
+        assert pending.files == 1
+        assert pending.size_bytes == os.path.getsize(world.root / "camera/film.mp4")
+        assert world.clock.monotonic() - pending.first >= 39
+        assert len(world.settling) == 2
+        assert world.journal.tally()["camera", State.SETTLING, ""].files == 1
+    world.run(3)
+    assert world.settling.pending() == {}
+
+
 def test_a_file_that_is_asked_for_is_settled_wherever_it_lies(world: World) -> None:
     (world.elsewhere / "a.bin").write_bytes(b"x")
     row_id = world.journal.ask("camera", str(world.elsewhere / "a.bin"), cloud_path="k/a.bin")
@@ -309,6 +329,53 @@ def test_a_file_whose_journal_was_full_is_recorded_later(world: World, monkeypat
             world.run(3)
     world.run(33)
     assert world.paths(State.READY) == ["camera/a.jpg"]
+
+
+def bugged(world: World, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Recording one of these files meets a bug."""
+    record: Callable[..., int] = world.journal.record
+
+    def failing(arrivals: Sequence[Arrival]) -> int:
+        if any(arrival.path.endswith(names) for arrival in arrivals):
+            raise OverflowError("Python int too large to convert to SQLite INTEGER")
+        return record(arrivals)
+
+    monkeypatch.setattr(world.journal, "record", failing)
+
+
+def test_a_file_that_cannot_be_recorded_is_reported_and_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bugged(world, monkeypatch, "bad.jpg")
+    for name in ("a.jpg", "bad.jpg", "c.jpg"):
+        world.write(f"camera/{name}")
+    world.run(70)
+    assert world.paths(State.READY) == ["camera/a.jpg", "camera/c.jpg"]
+    (complaint,) = world.board.complaints()
+    assert complaint.path == "generated_data/camera/bad.jpg"
+    assert "OverflowError" in complaint.reason
+    assert "report" in complaint.remedy
+
+
+def test_when_no_file_at_all_can_be_recorded_the_intake_is_broken_and_not_the_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bugged(world, monkeypatch, ".jpg")
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        world.write(f"camera/{name}")
+    with pytest.raises(OverflowError):
+        world.run(70)
+
+
+def test_a_time_beyond_the_journals_numbers_is_a_version_like_any_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.write("camera/future.jpg")
+    os.utime(path, (10_413_792_000, 10_413_792_000))
+    world.write("camera/a.jpg")
+    world.run(70)
+    assert world.paths() == ["camera/a.jpg", "camera/future.jpg"]
+    assert world.board.complaints() == []
 
 
 def test_more_files_than_may_settle_at_once_are_all_recorded(build: Callable[..., World]) -> None:
@@ -353,6 +420,63 @@ def test_a_directory_that_cannot_be_read_is_reported_and_the_others_are_scanned(
     fact = world.board.fact("watcher")
     assert fact is not None and "camera/locked: Permission denied" in fact.reason
     assert world.board.complaints()[0].what == "scan"
+
+
+def be_a_link(world: World) -> None:
+    (world.root / "camera").rename(world.base / "usb")
+    os.symlink(world.base / "usb", world.root / "camera")
+
+
+def be_a_file(world: World) -> None:
+    (world.root / "camera").rename(world.base / "usb")
+    (world.root / "camera").write_bytes(b"")
+
+
+def lead_nowhere(world: World) -> None:
+    (world.root / "camera").rename(world.base / "usb")
+    os.symlink(world.base / "nowhere", world.root / "camera")
+
+
+@pytest.mark.parametrize("become", [be_a_link, be_a_file, lead_nowhere])
+def test_a_watched_directory_that_becomes_something_else_is_reported_and_its_files_stay_what_they_are(
+    world: World, become: Callable[[World], None]
+) -> None:
+    path = world.write("camera/sub/a.jpg")
+    world.write("camera/b.jpg")
+    world.run(3)
+    world.confirm_all()
+    become(world)
+    # What the doorbell hears before anybody has looked at the directory itself.
+    for hinted in (path, path.parent, path.parent.parent, world.root / "camera/b.jpg"):
+        world.hints.add(str(hinted))
+    world.run(70)
+    assert len(world.paths(State.CONFIRMED)) == 2
+    fact = world.board.fact("watcher")
+    assert fact is not None and not fact.ok
+    assert fact.reason.startswith(f"generated_data/camera is a {'file' if become is be_a_file else 'link'}; ")
+    assert not world.intake.is_whole()
+    (world.root / "camera").unlink()
+    (world.base / "usb").rename(world.root / "camera")
+    world.write("camera/c.jpg")
+    world.run(70)
+    assert len(world.paths(State.CONFIRMED)) == 2
+    assert world.paths(State.READY) == ["camera/c.jpg"]
+    fact = world.board.fact("watcher")
+    assert fact is not None and fact.ok
+    assert world.intake.is_whole()
+
+
+def test_a_watched_directory_behind_a_link_is_reported_with_its_remedy(build: Callable[..., World]) -> None:
+    world = build(paths=("usb/camera",))
+    (world.root / "usb").rename(world.base / "stick")
+    os.symlink(world.base / "stick", world.root / "usb")
+    world.write("usb/camera/a.jpg")
+    world.run(70)
+    assert world.paths() == []
+    fact = world.board.fact("watcher")
+    assert fact is not None and not fact.ok
+    assert "generated_data/usb/camera lies behind a link" in fact.reason
+    assert "mount" in fact.reason
 
 
 def test_a_file_that_cannot_be_looked_at_is_reported_and_the_others_of_its_directory_come_and_go(

@@ -21,6 +21,7 @@ from syncagent.core.messages import (
     why_nobody,
 )
 from syncagent.core.settings import Carrier, MessageFields, SendAddress, Settings, System, Task
+from syncagent.core.tree import MAX_DEPTH, MAX_NODES
 
 ORIGINAL = {
     "msg_id": "camera-1",
@@ -101,8 +102,8 @@ def test_a_receipt_must_say_what_was_received(content: dict[str, object], words:
 
 
 def test_a_receipt_has_one_segment_of_a_key() -> None:
-    assert receipt_name({"time": "2026-01-01T00:00:00Z", "file_name": "a/b%41.bin"}) == (
-        "2026-01-01T00:00:00Z-a-b41.bin.json"
+    assert receipt_name({"time": "2026-01-01T00:00:00Z", "file_name": "a/b%41\n.bin"}) == (
+        "2026-01-01T00:00:00Z-a-b%2541%0A.bin.json"
     )
 
 
@@ -160,3 +161,79 @@ def test_the_file_is_where_disk_path_says_else_below_the_path_else_where_its_nam
 ) -> None:
     found = named_places(message_of(content, "image_info"), "camera")
     assert found == places if places else found[0] == "generated_data/camera/a.jpg"
+
+
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+#: A whole message and its content are two levels.
+DEEPEST = MAX_DEPTH - 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"file_name": "\ud800.jpg"},
+        {"file_name": "caf\udce9.jpg"},
+        {"file_name": "a", "\udce9": 1},
+        {"file_name": "a", "x": [{"y": "\ud83d"}]},
+        {"file_name": "a", "x": nested(DEEPEST + 1)},
+        {"file_name": "a", "x": nested(100_000)},
+        {"file_name": "a", "x": [0] * MAX_NODES},
+        {"file_name": "a", "x": 10**64},
+        {"file_name": "a", "x": float("inf")},
+        {"file_name": "a", "x": "y" * MAX_MESSAGE_BYTES},
+        {"file_name": "a", "x": "é" * (MAX_MESSAGE_BYTES // 2)},
+        {"file_name": "a", 1: "x"},
+        {"file_name": "a", "x": {None: "x"}},
+        {"file_name": "a", "x": {1, 2}},
+        {"file_name": "a", "x": b"bytes"},
+    ],
+    ids=[
+        *(
+            "half",
+            "byte",
+            "key",
+            "deep inside",
+            "deep",
+            "very deep",
+            "many",
+            "integer",
+            "infinite",
+            "long",
+            "long in UTF-8",
+        ),
+        *("key of a number", "key of nothing", "set", "bytes"),
+    ],
+)
+def test_what_the_inbox_would_reject_is_refused_before_it_is_acknowledged(content: Any) -> None:
+    with pytest.raises(Refused):
+        message_of(content, "image_info")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"file_name": "📷.jpg", "note": "Grüße"},
+        {"file_name": "a", "x": nested(DEEPEST)},
+        {"file_name": "a", "x": 10**62, "y": -1e300, "z": True, "t": (1, 2)},
+        {"file_name": "a", "text": "中" * 50_000},
+    ],
+    ids=["text", "depth", "numbers", "150 KB"],
+)
+def test_what_is_acknowledged_is_taken_from_the_inbox_as_the_same_message(content: dict[str, Any]) -> None:
+    posted = message_of(content, "image_info")
+    taken = parse_message(posted.text.encode(), "image_info")
+    assert (taken.digest, taken.text) == (posted.digest, posted.text)
+    bare = json.dumps(content, ensure_ascii=False).encode()
+    assert parse_message(bare, "image_info").digest == posted.digest
+
+
+def test_names_from_the_disk_may_be_said_by_the_agent_itself() -> None:
+    message = message_of({"file_name": "caf\udce9.jpg"}, "image_info", has_disk_names=True)
+    assert message.text.isascii() and message.digest
+    assert json.loads(message.text)["msg_content"]["file_name"] == "caf\udce9.jpg"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncagent.core.metadata import MAX_METADATA_BYTES, header_value, pack, size_of, text_of
+from syncagent.core.metadata import MAX_METADATA_BYTES, header_value, pack, sayable_value, size_of, text_of
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
@@ -46,3 +46,15 @@ def test_the_metadata_never_passes_the_limit_and_leaves_room_for_the_sidecar(fie
     total = size_of(packed) + size_of(own)
     assert total <= MAX_METADATA_BYTES - (0 if is_whole else 100)
     assert is_whole == (set(packed) == set(fields) - {"file_name"})
+
+
+@given(st.text(max_size=50))
+def test_any_text_at_all_has_a_value_that_a_header_can_hold(text: str) -> None:
+    value = header_value(text)
+    assert value.isascii() and (value.isprintable() or not value)
+
+
+def test_a_name_that_is_not_utf8_stands_as_in_the_key_wherever_it_is_said() -> None:
+    assert header_value("caf\udce9 50%41") == "caf%E9 50%2541"
+    assert json.loads(header_value({"of": ["caf\udce9"]})) == {"of": ["caf%E9"]}
+    assert sayable_value({"\udce9": {"of": "\ud800"}, "n": 1}) == {"%E9": {"of": "%ED%A0%80"}, "n": 1}

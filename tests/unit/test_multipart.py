@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from syncagent.core.errors import FileChanged, KeyTaken, Refused, Transient, Trouble, UploadGone
+from syncagent.core.errors import FileChanged, KeyTaken, PartsRefused, Refused, Transient, Trouble, UploadGone
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.edges import multipart
 from syncagent.edges.answers import NotOffered
@@ -292,6 +293,25 @@ def test_an_upload_that_is_aborted_at_a_part_is_forgotten_and_the_next_attempt_b
     assert store.bytes_of(KEY) == CONTENT
 
 
+def test_an_upload_whose_parts_the_store_does_not_take_is_aborted_and_the_next_attempt_begins_anew() -> None:
+    store, ledger = MemoryStore(), Ledger()
+    store.scripts.append(Script(lambda: PartsRefused("InvalidPart"), name="complete", times=1))
+    with pytest.raises(UploadGone):
+        go_on(store, ledger)
+    assert ledger.upload is None and store.uploads == {}
+    go_on(store, ledger, is_first_in_run=False)
+    assert store.bytes_of(KEY) == CONTENT and store.uploads == {}
+
+
+def test_an_upload_that_cannot_be_aborted_now_is_not_forgotten() -> None:
+    store, ledger = MemoryStore(), Ledger()
+    store.scripts.append(Script(lambda: PartsRefused("InvalidPart"), name="complete", times=1))
+    store.scripts.append(Script(lambda: Transient("reset", trouble=Trouble.LINK), name="abort"))
+    with pytest.raises(Transient):
+        go_on(store, ledger)
+    assert ledger.upload is not None
+
+
 def test_a_complete_that_did_its_work_and_lost_its_answer_is_found_and_nothing_is_sent_twice() -> None:
     store, ledger = MemoryStore(), Ledger()
     store.scripts.append(Script(lambda: Transient("reset", trouble=Trouble.LINK), name="complete", times=1, after=True))
@@ -304,6 +324,42 @@ def test_a_complete_that_did_its_work_and_lost_its_answer_is_found_and_nothing_i
     assert len(store.calls("put_part")) == PARTS
     assert len([call for call in store.history if call.became_visible]) == 1
     assert store.calls("abort") == []
+
+
+class Encrypted(MemoryStore):
+    """A store whose ETags are no MD5s, and which may hold other bytes than the metadata says."""
+
+    body: bytes | None = None
+
+    def head(self, key: str) -> ObjectFacts | None:
+        found = super().head(key)
+        return None if found is None else replace(found, etag="0123456789abcdef-5")
+
+    def read(self, key: str) -> Iterator[bytes]:
+        yield from super().read(key) if self.body is None else (self.body,)
+
+
+@pytest.mark.parametrize("is_first_in_run", [False, True])
+def test_a_complete_whose_answer_was_lost_is_found_by_reading_where_etags_are_no_md5s(is_first_in_run: bool) -> None:
+    store, ledger = Encrypted(), Ledger()
+    store.scripts.append(Script(lambda: Transient("reset", trouble=Trouble.LINK), name="complete", times=1, after=True))
+    metadata = {"syncagent-sha256": digest_of(CONTENT).sha256.hex()}
+    with pytest.raises(Transient):
+        go_on(store, ledger, metadata=metadata)
+    assert go_on(store, ledger, is_first_in_run=is_first_in_run, metadata=metadata) == "0123456789abcdef-5"
+    assert len(store.calls("put_part")) == PARTS
+    assert len(store.calls("read")) == 1
+
+
+def test_metadata_alone_does_not_make_an_object_ours() -> None:
+    store, ledger = Encrypted(), Ledger()
+    store.scripts.append(Script(lambda: Transient("reset", trouble=Trouble.LINK), name="complete", times=1, after=True))
+    metadata = {"syncagent-sha256": digest_of(CONTENT).sha256.hex()}
+    with pytest.raises(Transient):
+        go_on(store, ledger, metadata=metadata)
+    store.body = CONTENT[::-1]
+    with pytest.raises(UploadGone):
+        go_on(store, ledger, is_first_in_run=False, metadata=metadata)
 
 
 @pytest.mark.parametrize("is_first_in_run", [False, True])

@@ -56,11 +56,23 @@ def kind_of(error: SyncagentError) -> str:
         (400, "KeyTooLongError", "Refused"),
         (400, "EntityTooLarge", "Refused"),
         (413, "", "Refused"),
+        (431, "", "HeadersTooLarge store"),
+        (400, "MetadataTooLarge", "HeadersTooLarge store"),
         (404, "NoSuchKey", "Refused"),
-        (405, "MethodNotAllowed", "Refused"),
-        (411, "MissingContentLength", "Refused"),
+        (400, "MetadataTooLarge", "HeadersTooLarge store"),
+        (405, "MethodNotAllowed", "Doubtful"),
+        (411, "MissingContentLength", "Doubtful"),
+        (400, "InvalidArgument", "Doubtful"),
+        (400, "InvalidRequest", "Doubtful"),
+        (400, "NobodyKnowsThis", "Doubtful"),
+        (400, "InvalidStorageClass", "Blocked bucket"),
+        (400, "KMS.DisabledException", "Blocked bucket"),
+        (400, "KMS.NotFoundException", "Blocked bucket"),
+        (400, "KMS.ThrottlingException", "Transient throttled"),
+        (403, "QuotaExceeded", "Blocked bucket"),
         (404, "NoSuchUpload", "UploadGone"),
-        (400, "InvalidPart", "UploadGone"),
+        (400, "InvalidPart", "PartsRefused"),
+        (400, "InvalidPartOrder", "PartsRefused"),
         (400, "", "Transient store"),
         (404, "", "Transient store"),
         (302, "", "Transient store"),
@@ -80,7 +92,7 @@ def test_each_answer_has_one_meaning(status: int, code: str, kind: str) -> None:
     [
         (412, "PreconditionFailed", "KeyTaken"),
         (412, "", "KeyTaken"),
-        (409, "ConditionalRequestConflict", "KeyTaken"),
+        (409, "ConditionalRequestConflict", "Transient file"),
         (409, "OperationAborted", "Transient store"),
         (503, "SlowDown", "Transient throttled"),
     ],
@@ -88,6 +100,13 @@ def test_each_answer_has_one_meaning(status: int, code: str, kind: str) -> None:
 def test_a_conditional_write_that_is_refused_found_the_key_taken(status: int, code: str, kind: str) -> None:
     answer = Answer(status, {}, document(code) if code else b"")
     assert kind_of(trouble_with(answer, is_conditional=True)) == kind
+
+
+@pytest.mark.parametrize(
+    "page", [b"<title>400 Request Header Or Cookie Too Large</title>", b"HTTP/1.0 431 Too many headers"]
+)
+def test_a_proxy_that_takes_no_long_headers_is_understood(page: bytes) -> None:
+    assert kind_of(trouble_with(Answer(400, {"content-type": "text/html"}, page))) == "HeadersTooLarge store"
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 411])

@@ -43,3 +43,18 @@ def test_a_file_that_a_person_named_gets_the_path_that_the_scan_would_give_it() 
     assert PLACES.name_of("/base/generated_data/a/b.jpg") == "generated_data/a/b.jpg"
     assert PLACES.name_of("/mnt/card/x.jpg") == "/mnt/card/x.jpg"
     assert PLACES.name_of("/etc/passwd") is None
+
+
+def test_what_the_agent_keeps_for_itself_is_located_and_cannot_be_named() -> None:
+    places = Places("/srv/base", "/srv/base/generated_data", ("/srv",), ("/srv/base/state/outbox",))
+    assert places.locate("/srv/base/state/outbox/x") == ("/srv/base/state/outbox", "x")
+    assert places.name_of("/srv/base/state/outbox/x") is None
+    assert places.name_of("/srv/base/other/x") == "/srv/base/other/x"
+    inner = Places("/base", "/base/generated_data", (), ("/base/generated_data/state/outbox",))
+    assert inner.name_of("/base/generated_data/state/outbox/x") is None
+
+
+def test_a_root_is_open_to_whom_it_is_given() -> None:
+    assert PLACES.is_open("generated_data/x", ())
+    assert PLACES.is_open("/mnt/card/x", ("/mnt/card",))
+    assert not PLACES.is_open("/mnt/card/x", ("/srv", "/mnt/cards"))

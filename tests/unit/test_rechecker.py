@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.core.errors import JournalBroken
+from syncagent.core.errors import JournalBroken, Stopping
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
 from syncagent.edges.files import digest_of, facts_of
 from syncagent.edges.journal import Arrival, Journal
-from syncagent.workers.rechecker import BATCH, MAX_WAITING, Rechecker
+from syncagent.workers.rechecker import BATCH, MAX_WAITING, PATIENCE_S, Rechecker
 from tests.fakes import FakeClock, FakeStop
 
 
@@ -32,6 +32,7 @@ class World:
         self.rechecker = Rechecker(
             journal=self.journal,
             places=Places(str(base), str(self.root)),
+            clock=clock,
             is_busy=lambda: self.is_busy,
             on_ready=self.ring,
         )
@@ -150,6 +151,31 @@ def test_files_that_wait_to_be_sent_come_first_and_what_was_hashed_is_not_hashed
     world.is_busy = False
     world.work()
     assert world.journal.row(2).facts == world.facts("b")
+
+
+def test_files_that_are_always_being_sent_hold_up_a_rewritten_one_for_some_seconds_only(world: World) -> None:
+    names = ("a", "b", "c")
+    for name in names:
+        world.confirm(name)
+        chmod(world.root / name)
+        world.offer(name)
+    world.is_busy = True
+    for hashed, name in enumerate(names):
+        assert world.rechecker.pass_once(world.stop) == 1.0
+        assert len([row for row in world.journal.listing() if row.facts == world.facts(row.path[15:])]) == hashed, name
+        world.stop.clock.advance(PATIENCE_S)
+        assert world.rechecker.pass_once(world.stop) == 0.0
+        world.rechecker.pass_once(world.stop)
+
+
+def test_a_file_is_not_hashed_to_its_end_when_the_agent_is_to_stop(world: World) -> None:
+    world.confirm("a")
+    chmod(world.root / "a")
+    world.offer("a")
+    world.stop.set()
+    with pytest.raises(Stopping):
+        world.rechecker.pass_once(world.stop)
+    assert world.journal.row(1).facts != world.facts("a")
 
 
 def test_it_is_not_idle_before_the_journal_knows_what_it_found(world: World) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from syncagent.core.board import Board, Flight
+from syncagent.core.board import Board, Fact, Flight
 from syncagent.core.model import Digest, Facts
 from syncagent.core.settings import Carrier, SendAddress, Settings, System
+from syncagent.core.settle import Pending
 from syncagent.docks.meter import note_of
 from syncagent.edges.journal import Arrival, Journal, Row
 from syncagent.reporter import Reporter
@@ -78,3 +79,33 @@ def test_bytes_of_a_stopped_agent_are_todays_only_if_they_went_today(world: Worl
     assert world.reporter.status()["wire"] == {"bytes_today": 0, "bytes_month": 70}
     clock.advance(40 * 86_400)
     assert world.reporter.status()["wire"] == {"bytes_today": 0, "bytes_month": 0}
+
+
+def test_the_headline_is_the_age_of_the_oldest_file_whether_it_is_finished_or_not(
+    world: World, clock: FakeClock
+) -> None:
+    def oldest(**settling: Pending) -> tuple[float | None, float | None, float | None]:
+        status = world.reporter.status(settling=settling)
+        return (status["oldest_unsent_s"], *(status["addresses"][name]["oldest_unsent_s"] for name in "ab"))
+
+    assert oldest() == (None, None, None)
+    now = clock.monotonic()
+    open_file = Pending(1, 10, now - 50.0)
+    assert oldest(a=open_file) == (50.0, 50.0, None)
+    world.journal.record([Arrival("b", "generated_data/1", Facts(5, 1, 1, 1))])
+    clock.advance(20.0)
+    assert oldest() == (20.0, None, 20.0)
+    assert oldest(a=open_file, b=Pending(1, 1, now)) == (70.0, 70.0, 20.0)
+    status = world.reporter.status(settling={"a": Pending(2, 30, now - 4000.0), "b": Pending(1, 5, now)})
+    assert status["queue"]["settling"] == {"files": 3, "bytes": 35, "reasons": {}}
+    assert status["addresses"]["a"]["queue"]["settling"] == {"files": 2, "bytes": 30, "reasons": {}}
+    assert not status["healthy"]
+
+
+def test_an_inbox_that_nobody_can_read_is_a_warning_and_stops_nothing(world: World) -> None:
+    world.board.set_fact("inbox", Fact(False, "unreadable", "1 cannot be read, generated_data/messages/x: denied"))
+    status = world.reporter.status()
+    assert "inbox: 1 cannot be read, generated_data/messages/x: denied" in status["reason"]
+    assert "inbox: 1 cannot be read, generated_data/messages/x: denied" in status["warnings"]
+    world.board.set_fact("inbox", Fact(True, "ok"))
+    assert "inbox" not in world.reporter.status()["reason"]

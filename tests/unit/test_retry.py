@@ -60,6 +60,7 @@ def test_waits_differ_so_that_devices_do_not_come_back_together() -> None:
         (Blocked("b", trouble=Trouble.BUCKET), Do.RELEASE, ""),
         (Blocked("b", trouble=Trouble.CLOCK), Do.RELEASE, ""),
         (Blocked("b", trouble=Trouble.FORBIDDEN), Do.DEFER, "forbidden"),
+        (Blocked("b", trouble=Trouble.REFUSED), Do.DEFER, "refused"),
         (JournalBroken("full"), Do.DEFER, "JournalBroken: full"),
     ],
 )

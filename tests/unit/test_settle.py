@@ -11,6 +11,7 @@ from syncagent.core.model import Facts
 from syncagent.core.settle import (
     LEAST_QUIET_WITHOUT_LEASE_S,
     QUIET_WITHOUT_LEASE,
+    Pending,
     Settling,
     Verdict,
     Writers,
@@ -283,11 +284,20 @@ def test_what_settles_is_shown_with_its_size_and_why() -> None:
     world.add("b").write(11)
     world.see("b")
     world.run(0.9)
-    assert world.settling.size_bytes() == 111
     shown = dict(world.settling.items())
     assert set(shown) == {"a", "b"}
     world.run(0.5)
     assert dict(world.settling.items())["a"].writers is Writers.SOME
+
+
+def test_what_each_address_waits_for_is_counted_with_its_size_and_the_oldest_of_it() -> None:
+    settling = Settling()
+    for number, (name, addresses) in enumerate({"x": "ab", "y": "b", "asked": ""}.items()):
+        assert settling.see(name, Facts(10, 1, 1, number), now=100.0 + number, settle_s=1.0, addresses=addresses)
+    settling.see("y", Facts(15, 2, 2, 1), now=200.0, settle_s=1.0, addresses="c")
+    assert settling.pending() == {"a": Pending(1, 10, 100.0), "b": Pending(2, 25, 100.0), "c": Pending(1, 15, 101.0)}
+    settling.forget("x")
+    assert settling.pending() == {"b": Pending(1, 15, 101.0), "c": Pending(1, 15, 101.0)}
 
 
 def test_with_very_many_files_the_looks_are_spaced_out() -> None:

@@ -119,6 +119,34 @@ def test_the_date_of_somebody_else_is_compared_with_and_not_learnt() -> None:
     assert clock.note_date("nonsense") == 0 and clock.note_date(None) == 0
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Fri, 01 Jan 2100 00:00:00 GMT",
+        "Tue, 31 Dec 2019 23:59:59 GMT",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+    ],
+)
+def test_a_date_that_no_store_can_have_is_not_believed(value: str) -> None:
+    clock = clock_of(FakeClock(NOON))
+    assert clock.note_date(value) == 0
+    assert clock.skew_s is None and clock.store_time() is None and clock.now() == NOON
+
+
+def test_the_skew_follows_the_wall_clock_when_it_is_set_between_two_answers() -> None:
+    fake = FakeClock(NOON + timedelta(days=730))
+    clock = clock_of(fake)
+    clock.note_date(dated(NOON))
+    assert clock.skew_s == -730 * 86400
+    fake.advance(50)
+    assert clock.skew_s == -730 * 86400
+    fake.jump(-730 * 86400)
+    assert clock.skew_s == 0
+
+
 def test_the_stores_time_goes_on_with_the_monotonic_clock() -> None:
     fake = FakeClock(NOON)
     clock = clock_of(fake)
@@ -126,7 +154,7 @@ def test_the_stores_time_goes_on_with_the_monotonic_clock() -> None:
     fake.jump(-86400)
     fake.advance(10)
     assert clock.store_time() == NOON + timedelta(seconds=40)
-    assert clock.skew_s == 30
+    assert clock.skew_s == 86430
 
 
 def test_a_clock_is_in_doubt_before_its_release_or_without_synchronisation() -> None:

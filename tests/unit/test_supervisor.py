@@ -14,7 +14,7 @@ import pytest
 
 from syncagent import supervisor as module
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import EXIT_BUG, JournalBroken, Stopping, Transient, Trouble
+from syncagent.core.errors import EXIT_BUG, JournalBroken, JournalLost, Stopping, Transient, Trouble
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.systemd import Notifier
 from syncagent.supervisor import Crew, Supervisor
@@ -76,6 +76,21 @@ def test_an_essential_worker_that_crashes_five_times_in_ten_minutes_ends_the_age
     assert 15 <= team.clock.monotonic() - begun <= 600  # spaced out: 1, 2, 4, 8 s
     fact = team.board.fact("uploader/worker")
     assert fact is not None and not fact.ok and "RuntimeError: a bug" in fact.reason
+
+
+@pytest.mark.parametrize("is_essential", [True, False])
+def test_any_worker_that_finds_the_journal_lost_ends_the_agent_at_once_with_1(is_essential: bool) -> None:
+    team = Team()
+
+    def lost(_: Stop) -> float:
+        raise JournalLost("journal.db was deleted or replaced")
+
+    worker = team.add(lost, is_essential=is_essential)
+    team.run()
+    assert worker.passes == 1
+    assert team.supervisor.exit_code == 1
+    fact = team.board.fact("uploader/worker")
+    assert fact is not None and not fact.ok and "deleted" in fact.reason
 
 
 def test_crashes_that_lie_far_apart_do_not_add_up() -> None:

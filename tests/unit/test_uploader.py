@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +19,8 @@ import pytest
 from syncagent.core.board import Board
 from syncagent.core.errors import (
     Blocked,
+    Doubtful,
+    HeadersTooLarge,
     JournalBroken,
     KeyTaken,
     Refused,
@@ -33,10 +39,10 @@ from syncagent.docks.dock import IDLE_S, Dock, Ways
 from syncagent.docks.meter import Meter
 from syncagent.edges.answers import NotOffered
 from syncagent.edges.files import PinnedFile, facts_of
-from syncagent.edges.journal import Arrival, Journal, Row
+from syncagent.edges.journal import Arrival, Ask, Journal, Row
 from syncagent.edges.orders import PutRequest
 from syncagent.edges.payload import Body
-from syncagent.workers.uploader import Uploader
+from syncagent.workers.uploader import TIDY_S, Uploader
 from tests.fakes import Call, FakeClock, FakeStop, MemoryStore, Script, Stored
 
 MIB = 2**20
@@ -197,6 +203,10 @@ def world(build: Callable[..., World]) -> World:
     return build()
 
 
+def forbidden() -> Blocked:
+    return Blocked("403", trouble=Trouble.FORBIDDEN)
+
+
 def link() -> Transient:
     return Transient("refused", trouble=Trouble.LINK)
 
@@ -248,13 +258,128 @@ def test_with_overwrite_a_later_version_replaces(build: Callable[..., World]) ->
     assert {key: stored.body for key, stored in world.store.objects.items()} == {"camera/a/x.jpg": b"one"}
 
 
+def take(world: World, key: str, body: bytes = b"somebody else's") -> None:
+    """Another writer puts an object there, after the listing."""
+    world.store.objects[key] = Stored(body, hashlib.md5(body).hexdigest(), {}, "image/jpeg")
+
+
+def is_suffixed(world: World, key: str) -> bool:
+    head, _, extension = key.rpartition(".")
+    return any(re.fullmatch(rf"{re.escape(head)}\.[0-9a-f]{{12}}\.{extension}", found) for found in world.store.objects)
+
+
 def test_a_key_that_the_store_says_is_taken_is_not_replaced(world: World) -> None:
+    world.write("before.jpg")
+    world.run()
     world.write("x.jpg")
+    take(world, "camera/a/x.jpg")
     world.fails(lambda: KeyTaken("taken"), name="put", times=1)
     world.run()
-    (key,) = world.store.objects
-    assert key != "camera/a/x.jpg" and key.startswith("camera/a/x.") and key.endswith(".jpg")
+    assert is_suffixed(world, "camera/a/x.jpg")
+    assert world.store.bytes_of("camera/a/x.jpg") == b"somebody else's"
+    assert world.states() == [State.CONFIRMED] * 2
+
+
+@pytest.mark.parametrize("size_bytes", [10, 11 * MIB])
+def test_a_key_that_is_taken_by_nobody_is_tried_again_and_no_other_is_chosen(
+    build: Callable[..., World], size_bytes: int
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("x.jpg", os.urandom(size_bytes))
+    world.fails(lambda: KeyTaken("taken"), name="complete" if size_bytes > MIB else "put", times=2)
+    world.run(30)
+    assert set(world.store.objects) == {"camera/a/x.jpg"}
     assert world.states() == [State.CONFIRMED]
+    assert len(world.store.calls("put_part")) == (3 if size_bytes > MIB else 0)
+
+
+@pytest.mark.parametrize("may_list", [True, False], ids=["may list", "may only put"])
+@pytest.mark.parametrize("is_theirs", [True, False], ids=["theirs", "ours"])
+def test_without_the_right_to_look_at_an_object_an_occupied_key_holds_up_no_file(
+    world: World, may_list: bool, is_theirs: bool
+) -> None:
+    world.store.set_profile(StoreProfile(conditional_writes_proved=True))
+    world.write("before.jpg")
+    world.run()
+    world.fails(forbidden, name="head")
+    if not may_list:
+        world.fails(forbidden, name="list")
+    world.write("x.jpg")
+    if is_theirs:
+        take(world, "camera/a/x.jpg")
+    else:
+        world.fails(lambda: Transient("500", trouble=Trouble.STORE), name="put", times=1, after=True)
+    world.run(10)
+    assert world.states() == [State.CONFIRMED] * 2
+    # Unseen it might be anybody's: a second copy is the price of replacing nothing.
+    assert is_suffixed(world, "camera/a/x.jpg") is (is_theirs or not may_list)
+    assert world.store.bytes_of("camera/a/x.jpg") == (b"somebody else's" if is_theirs else b"content")
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state == "ok"
+
+
+def ask(world: World, name: str, cloud_path: str) -> None:
+    """Somebody sends a file under a key of his choice."""
+    path = world.root / "camera" / name
+    path.write_bytes(name.encode())
+    world.journal.ask("a", f"generated_data/camera/{name}", cloud_path=cloud_path)
+    world.record(name, is_wanted=False)
+
+
+def listed(world: World) -> list[str]:
+    return [call.key for call in world.store.calls("list")]
+
+
+def test_a_key_outside_the_prefix_is_not_replaced_and_its_directory_is_listed_once(world: World) -> None:
+    take(world, "archive/2026/x0.jpg")
+    for number in range(5):
+        ask(world, f"{number}", f"archive/2026/x{number}.jpg")
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 5
+    assert world.store.bytes_of("archive/2026/x0.jpg") == b"somebody else's"
+    assert is_suffixed(world, "archive/2026/x0.jpg")
+    world.restart()
+    ask(world, "later", "archive/2026/later.jpg")
+    ask(world, "deeper", "archive/2026/11/24.jpg")
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 7
+    assert listed(world) == ["camera/a/", "archive/2026/"]
+
+
+def test_of_very_many_directories_what_they_have_in_common_is_listed(world: World) -> None:
+    for number in range(200):
+        ask(world, f"{number}", f"archive/{number}/deep/x.jpg")
+    take(world, "archive/199/deep/x.jpg")
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 200
+    assert world.store.bytes_of("archive/199/deep/x.jpg") == b"somebody else's"
+    assert listed(world)[-1] == "archive/"
+    assert len(listed(world)) <= 40
+
+
+def test_with_overwrite_no_directory_is_listed(build: Callable[..., World]) -> None:
+    world = build(on_rewrite="overwrite")
+    ask(world, "x", "archive/x.jpg")
+    world.run()
+    assert listed(world) == ["camera/a/"]
+
+
+def test_no_directory_is_listed_where_the_store_guards_its_keys(world: World) -> None:
+    world.store.set_profile(StoreProfile(conditional_writes_proved=True))
+    ask(world, "x", "archive/x.jpg")
+    world.run()
+    assert listed(world) == ["camera/a/"]
+
+
+def test_a_directory_that_may_not_be_listed_is_asked_for_once_in_a_run(world: World) -> None:
+    for number in range(5):
+        ask(world, f"{number}", f"archive/{number}.jpg")
+    world.fails(forbidden, name="list")
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 5
+    assert listed(world) == ["camera/a/", "archive/"]
+    fact = world.board.fact("store/c")
+    assert fact is not None and "cannot list" in fact.reason
 
 
 def test_two_files_for_one_key_do_not_replace_each_other(world: World) -> None:
@@ -384,6 +509,22 @@ def test_an_outage_fails_no_file_and_all_are_sent_within_thirty_seconds_of_its_e
         assert fact is not None and fact.ok
 
 
+def test_an_outage_is_one_line_in_the_log_and_its_end_another(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(12):
+        world.write(f"{number}")
+    with caplog.at_level(logging.INFO):
+        world.fails(link)
+        world.run(3_600)
+        lines = [record.getMessage() for record in caplog.records]
+        assert len([line for line in lines if line.startswith("store unavailable")]) == 1
+        assert len(lines) <= 3, lines  # and what became of the file that met it
+        world.store.scripts.clear()
+        world.run(31)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if line.startswith("store back")]) == 1
+    assert len([line for line in lines if line.startswith("store unavailable")]) == 1
+
+
 def test_while_the_store_is_away_status_says_so(world: World) -> None:
     world.write("x")
     world.fails(lambda: Blocked("bad key", trouble=Trouble.CREDENTIALS, remedy="mend it"))
@@ -405,6 +546,52 @@ def test_a_403_of_one_address_does_not_stop_the_other(world: World) -> None:
     world.store.scripts.clear()
     world.run(31)
     assert len(world.store.objects) == 40
+
+
+def refusals(world: World, key: str) -> int:
+    return len([call for call in world.store.calls("put") if call.key == key and call.error])
+
+
+def test_one_refused_key_holds_up_no_file_and_is_no_fact_of_the_store(world: World) -> None:
+    world.write("bad")
+    world.fails(forbidden, prefix="camera/a/bad")
+    world.run(600)
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state == "ok"
+    world.write("good")
+    world.run()
+    assert "camera/a/good" in world.store.objects
+    # Nothing else passed all the while: it might have been the whole store, which is asked every 30 s.
+    assert 15 <= refusals(world, "camera/a/bad") <= 30
+
+
+def test_a_key_that_is_refused_while_others_pass_is_asked_for_less_and_less(build: Callable[..., World]) -> None:
+    world = build(retry_max_s=300)
+    world.write("bad")
+    world.fails(forbidden, prefix="camera/a/bad")
+    for number in range(60):
+        world.write(f"{number}")
+        world.run(30)
+    assert 8 <= refusals(world, "camera/a/bad") <= 16
+    assert world.states() == [State.WAITING] + [State.CONFIRMED] * 60
+
+
+def test_a_file_that_was_refused_alone_goes_within_thirty_seconds_of_the_end_of_it(world: World) -> None:
+    world.write("x")
+    world.fails(forbidden)
+    world.run(3_600)
+    world.store.scripts.clear()
+    world.run(31)
+    assert world.states() == [State.CONFIRMED]
+
+
+def test_three_refused_keys_with_none_between_that_passes_are_a_fact_of_the_store(world: World) -> None:
+    for number in range(3):
+        world.write(f"{number}")
+    world.fails(forbidden)
+    world.run(1)
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state == "forbidden"
 
 
 def test_an_address_that_was_refused_comes_back_even_if_its_probe_met_a_dead_link(world: World) -> None:
@@ -473,6 +660,44 @@ def test_a_file_that_cannot_be_read_holds_up_nobody(world: World, monkeypatch: p
     assert fact is not None and fact.ok
 
 
+def doubtful() -> Doubtful:
+    return Doubtful("the store answered 400 InvalidRequest")
+
+
+def test_a_refusal_of_every_file_that_names_none_is_a_fact_of_the_store_and_parks_none(world: World) -> None:
+    for number in range(12):
+        world.write(f"{number}")
+    world.fails(doubtful, name="put")
+    world.run(3_600)
+    assert set(world.states()) <= {State.READY, State.WAITING}
+    assert len(world.store.calls("put")) <= 12 + 3_600 / 20
+    fact = world.board.fact("store/c")
+    assert fact is not None and "InvalidRequest" in fact.reason and fact.more["remedy"]
+    world.store.scripts.clear()
+    world.run(31)
+    assert world.states() == [State.CONFIRMED] * 12
+
+
+def test_a_file_that_is_refused_again_and_again_while_others_pass_is_parked(world: World) -> None:
+    world.write("bad")
+    world.fails(doubtful, prefix="camera/a/bad")
+    world.run(600)
+    assert world.states() == [State.WAITING]  # nobody can tell whether it is the file
+    for number in range(8):
+        world.write(f"{number}")
+        world.run(150)
+    assert world.states() == [State.PARKED] + [State.CONFIRMED] * 8
+    assert world.journal.listing()[0].reason == "the store answered 400 InvalidRequest"
+
+
+def test_the_parts_of_a_large_file_do_not_count_as_others_that_pass(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.fails(doubtful, name="complete")
+    world.run(600)
+    assert world.states() == [State.WAITING]
+
+
 def test_what_can_never_succeed_is_parked_with_its_reason_and_shown(world: World) -> None:
     world.write("x")
     world.fails(lambda: Refused("too large for this store"))
@@ -503,6 +728,84 @@ def test_a_bug_that_every_file_meets_is_the_workers_and_not_the_files(world: Wor
         world.write(f"{number}")
     with pytest.raises(RuntimeError):
         world.run()
+
+
+# -- large files ------------------------------------------------------------------------------------------------------
+
+
+class SlowCard:
+    """Each read of a file takes a second, and something may happen in it."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object]) -> None:
+        self.reads = 0
+        real = PinnedFile.bytes_at
+
+        def slowly(pinned: PinnedFile, start: int, size_bytes: int) -> bytes:
+            self.reads += 1
+            world.clock.advance(1.0)
+            act(self.reads)
+            return real(pinned, start, size_bytes)
+
+        monkeypatch.setattr(PinnedFile, "bytes_at", slowly)
+
+
+def test_while_a_large_file_is_hashed_the_nimble_worker_sends_the_small_ones(
+    build: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = build(multipart_bytes=5 * MIB, workers=1)
+    world.write("large", b"l" * (6 * MIB))
+
+    def act(read: int) -> None:
+        if read == 3:
+            for number in range(3):
+                world.write(f"small{number}")
+            world.write("other", address="b")
+
+    SlowCard(world, monkeypatch, act)
+    world.run()
+    assert world.states() == [State.CONFIRMED] * 5
+    visible = [call.key for call in world.store.history if call.became_visible]
+    assert visible[-1] == "camera/a/large"
+    begun = next(number for number, call in enumerate(world.store.sent) if call.name == "create_multipart")
+    assert [call.name for call in world.store.sent[:begun]] == ["put"] * 4
+    assert world.board.flights() == []
+
+
+def test_a_worker_that_is_not_nimble_hashes_on(build: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("large", b"l" * (6 * MIB))
+    SlowCard(world, monkeypatch, lambda read: read == 3 and world.write("small"))
+    world.run(worker=1)
+    assert [call.key for call in world.store.history if call.became_visible] == ["camera/a/large", "camera/a/small"]
+
+
+def test_a_small_file_that_cannot_be_sent_in_between_holds_up_neither_the_large_one_nor_itself(
+    build: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = build(multipart_bytes=5 * MIB, workers=1)
+    world.write("large", b"l" * (6 * MIB))
+    world.fails(lambda: Refused("not this one"), prefix="camera/a/small")
+    SlowCard(world, monkeypatch, lambda read: read == 3 and world.write("small"))
+    world.run()
+    assert world.states() == [State.CONFIRMED, State.PARKED]
+
+
+def test_a_worker_that_is_to_stop_does_not_hash_a_file_to_its_end(
+    build: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("large", b"l" * (6 * MIB))
+
+    def act(read: int) -> None:
+        if read == 3:
+            world.stop.set()
+
+    card = SlowCard(world, monkeypatch, act)
+    with pytest.raises(Stopping):
+        world.run(worker=1)
+    assert card.reads == 3
+    assert world.states() == [State.READY]
+    assert world.journal.claim(["a"]) is not None
 
 
 # -- files that change under the worker -------------------------------------------------------------------------------
@@ -840,6 +1143,108 @@ def test_a_large_file_gives_way_to_a_small_one_between_two_parts(build: Callable
     assert world.states() == [State.CONFIRMED] * 2
 
 
+def test_a_refused_address_holds_up_no_large_file_of_another(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    for number in range(6):
+        world.write(f"a{number}", address="a")
+    world.fails(lambda: Blocked("403", trouble=Trouble.FORBIDDEN), prefix="camera/a/")
+    world.run(1)
+    world.write("film.mp4", os.urandom(11 * MIB), address="b")
+    world.run()
+    assert "camera/b/film.mp4" in world.store.objects
+
+
+def test_a_large_file_does_not_give_way_to_a_file_that_another_worker_sends(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    for address in ("a", "b"):
+        world.write("small", address=address)
+    sent_elsewhere = world.journal.claim(["a"])
+    assert sent_elsewhere is not None
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.run()
+    assert set(world.store.objects) == {"camera/a/film.mp4"}
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_a_large_file_that_may_go_although_the_budget_is_spent_goes(build: Callable[..., World], others: int) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    for number in range(others):
+        world.write(f"{number}.jpg")
+    world.dock.is_paused = lambda: True  # type: ignore[method-assign]
+    world.dock.accepts = lambda: lambda path: path.endswith(".mp4")  # type: ignore[method-assign]
+    world.run()
+    assert set(world.store.objects) == {"camera/a/film.mp4"}
+
+
+def test_what_may_go_although_the_budget_is_spent_is_tried_again_when_it_is_due(world: World) -> None:
+    world.write("note.txt")
+    world.dock.is_paused = lambda: True  # type: ignore[method-assign]
+    world.dock.accepts = lambda: lambda path: path.endswith(".txt")  # type: ignore[method-assign]
+    world.fails(lambda: Transient("500", trouble=Trouble.STORE), name="put", times=1)
+    world.run(3)
+    assert world.states() == [State.CONFIRMED]
+
+
+def test_a_large_file_stops_between_two_parts_when_the_budget_is_spent(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    world.write("film.mp4", os.urandom(11 * MIB))
+    world.dock.is_paused = lambda: bool(world.store.calls("put_part"))  # type: ignore[method-assign]
+    world.dock.accepts = lambda: lambda path: False  # type: ignore[method-assign]
+    world.run()
+    assert (len(world.store.calls("put_part")), world.states()) == (1, [State.READY])
+
+
+def orphan(world: World, name: str) -> None:
+    """An upload of ours whose file is gone."""
+    row = world.write(name, os.urandom(6 * MIB))
+    world.fails(Stopping, name="put_part", times=1)
+    with pytest.raises(Stopping):
+        world.run()
+    world.store.scripts.clear()
+    world.journal.vanished([row.id])
+    assert len(world.store.uploads) == 1
+
+
+def test_own_orphans_are_aborted_at_the_start_and_now_and_then_although_files_are_waiting(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    orphan(world, "film.mp4")
+    world.restart()
+    for _ in range(2):
+        world.write("waiting")
+        world.write("waiting too")
+        world.workers[0].pass_once(world.stop)
+        assert world.store.uploads == {}
+        assert State.READY in world.states()
+        orphan(world, "another.mp4")
+        world.clock.advance(TIDY_S)
+
+
+def test_an_orphan_that_cannot_be_aborted_holds_up_no_file(build: Callable[..., World]) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    orphan(world, "film.mp4")
+    world.restart()
+    world.fails(link, name="abort")
+    world.write("x")
+    world.run(5)
+    assert world.states() == [State.GONE, State.CONFIRMED]
+
+
+def test_without_the_right_to_abort_the_store_is_no_less_there_and_is_asked_now_and_then(
+    build: Callable[..., World],
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    orphan(world, "film.mp4")
+    world.restart()
+    world.fails(forbidden, name="abort")
+    world.run(3 * TIDY_S)
+    fact = world.board.fact("store/c")
+    assert fact is not None and fact.state == "ok"
+    assert 3 <= len(world.store.calls("abort")) <= 4
+
+
 # -- permission and rows are always given back ------------------------------------------------------------------------
 
 
@@ -904,3 +1309,33 @@ def test_a_full_disk_at_the_moment_of_confirmation_does_not_leave_the_file_sendi
     world.run(60)
     assert world.states() == [State.CONFIRMED]
     assert len(world.store.calls("put_part")) == 2
+
+
+@pytest.mark.parametrize("multipart", [False, True])
+def test_fields_that_are_too_long_for_the_headers_of_a_store_go_beside_the_object(
+    build: Callable[..., World], *, multipart: bool
+) -> None:
+    world = build(multipart_bytes=5 * MIB)
+    said = json.dumps({"msg_content": {"file_name": "a.jpg", "lens": "wide"}})
+    ask = Ask("a", "generated_data/camera/a.jpg", None, said)
+    world.journal.take([(b"1", "image_info", [ask])])
+    world.fails(too_long, name="create_multipart" if multipart else "put", prefix="camera/a/a.jpg", times=1)
+    world.write("a.jpg", b"x" * (6 * MIB if multipart else 1))
+    world.run()
+    assert State.CONFIRMED in world.states()
+    found = world.store.objects["camera/a/a.jpg"]
+    assert "lens" not in found.metadata
+    beside = json.loads(world.store.objects[found.metadata["syncagent-sidecar"]].body)
+    assert beside == {"key": "camera/a/a.jpg", "content": {"file_name": "a.jpg", "lens": "wide"}}
+    assert world.dock.permission()[0] == 0, "the store is not to blame"
+
+
+def too_long() -> Transient:
+    return HeadersTooLarge("the store answered 431", trouble=Trouble.STORE)
+
+
+def test_a_store_that_takes_no_headers_of_ours_at_all_is_the_stores_trouble(world: World) -> None:
+    world.fails(too_long)
+    world.write("a.jpg")
+    world.run()
+    assert world.states() == [State.WAITING]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from syncagent.core.errors import HeadersTooLarge, Trouble
 from syncagent.core.model import State
 from syncagent.core.ticks import Ticks
 from syncagent.docks.dock import IDLE_S, Ways
@@ -104,3 +105,13 @@ def test_readings_that_have_no_room_are_left_out_and_the_object_goes(power: Powe
     metadata = power.world.store.objects["camera/a/a.jpg"].metadata
     assert sum(len(name) + len(text) for name, text in metadata.items()) <= 2048
     assert "syncagent-sha256" in metadata
+
+
+def test_a_store_that_takes_no_such_headers_gets_the_object_without_readings(power: Power) -> None:
+    power.readings = {"syncagent-battery-percent": "75.5"}
+    power.world.fails(lambda: HeadersTooLarge("the store answered 431", trouble=Trouble.STORE), name="put", times=1)
+    power.world.write("a.jpg")
+    power.world.run(60)
+    assert power.world.states() == [State.CONFIRMED]
+    assert "syncagent-battery-percent" not in power.world.store.objects["camera/a/a.jpg"].metadata
+    assert "syncagent-sidecar" not in power.world.store.objects["camera/a/a.jpg"].metadata

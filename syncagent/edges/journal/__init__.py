@@ -11,8 +11,10 @@ ages by it survive a board that boots in 1970.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from syncagent.core.model import State
 
@@ -21,13 +23,35 @@ from .database import FILE_NAME
 from .deliveries import Deliveries
 from .messages import Messages
 from .reading import JournalReader
+from .releases import Release, Releases, Step
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
+from .wreckage import set_aside, wrecks
 
-__all__ = ["FILE_NAME", "FOR_FILE", "Arrival", "Ask", "Journal", "JournalReader", "Known", "Row", "Tally", "Upload"]
+__all__ = [
+    "FILE_NAME",
+    "FOR_FILE",
+    "Arrival",
+    "Ask",
+    "Journal",
+    "JournalReader",
+    "Known",
+    "Release",
+    "Row",
+    "Step",
+    "Tally",
+    "Upload",
+    "set_aside",
+    "wrecks",
+]
+
+#: The note of torn journals: which are known, the one to tell of, and since when (null: not any more).
+_TORN = "torn"
+#: So long a torn journal is told of.
+TOLD_S = 7 * 86400.0
 
 
-class Journal(Arrivals, Deliveries, Messages, Uploads):
+class Journal(Arrivals, Deliveries, Messages, Releases, Uploads):
     """One SQLite file. Thread-safe; writes of several threads share a commit.
 
     Counts, addresses and the next rows to claim are remembered in memory. What another process wrote is not in them
@@ -44,17 +68,23 @@ class Journal(Arrivals, Deliveries, Messages, Uploads):
         return self.rows(f"{ROWS} WHERE v.state = 'settling'")
 
     def retry(self, paths: Sequence[str] | None = None) -> int:
-        """Release PARKED rows and make WAITING ones due now: those of `paths`, or all. Durable. Returns how many."""
+        """Release PARKED rows, and make due now what waits or is gathered: of `paths`, or all. Durable; how many."""
 
         def apply(connection: sqlite3.Connection) -> int:
             rows = connection.execute(
-                "SELECT v.id, d.path, v.name FROM version v JOIN directory d ON d.id = v.directory"
-                " WHERE v.state = 'parked' OR (v.state = 'waiting' AND v.reason != ?)",
+                "SELECT v.id, v.state, d.path, v.name FROM version v JOIN directory d ON d.id = v.directory"
+                " WHERE v.state = 'parked' OR (v.state = 'waiting' AND v.reason != ?)"
+                " OR (v.state = 'ready' AND v.due > 0)",
                 (FOR_FILE,),
             ).fetchall()
-            chosen = [row_id for row_id, head, name in rows if paths is None or join_path(head, name) in paths]
-            for row_id in chosen:
-                self._move(connection, row_id, State.READY, attempts=0, due=0.0)
+            chosen = [(row_id, state) for row_id, state, *path in rows if paths is None or join_path(*path) in paths]
+            for row_id, state in chosen:
+                if state == State.READY:  # gathered by an address that sends every so many seconds
+                    self._moving.append(row_id)
+                    connection.execute("UPDATE version SET due = 0 WHERE id = ?", (row_id,))
+                else:
+                    self._move(connection, row_id, State.READY, attempts=0, due=0.0)
+            connection.execute("UPDATE note SET value = json_set(value, '$.since', NULL) WHERE name = ?", (_TORN,))
             return len(chosen)
 
         return self._write(apply, durable=True)
@@ -92,3 +122,19 @@ class Journal(Arrivals, Deliveries, Messages, Uploads):
     def set_note(self, name: str, value: str) -> None:
         """Remember a small fact, such as what a store was found to support."""
         self._write(lambda connection: connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, value)))
+
+    def know_torn(self, names: Sequence[str]) -> None:
+        """Names of the torn journals that lie beside this one; `torn` tells of one that is new."""
+        said = self._torn()
+        new = [name for name in names if name not in said.get("known", ())]
+        if new:
+            self.set_note(_TORN, json.dumps({"known": list(names), "name": new[-1], "since": self.time()}))
+
+    def torn(self) -> str | None:
+        """The name of a journal that was set aside because it was torn: for a week, or until `retry`."""
+        said = self._torn()
+        since = said.get("since")
+        return str(said["name"]) if since is not None and self.time() - since < TOLD_S else None
+
+    def _torn(self) -> dict[str, Any]:
+        return dict(json.loads(self.note(_TORN) or "{}"))

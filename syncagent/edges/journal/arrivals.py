@@ -5,11 +5,24 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from syncagent.core.model import Facts, State
 
 from .base import JournalBase
-from .rows import DROPPED, FOR_FILE, LIVE, Arrival, Known, is_expected, split_path
+from .rows import DROPPED, FOR_FILE, LIVE, LIVE_VERSIONS, UNHANDLED, Arrival, Known, is_expected, split_path
+
+#: Rows of a name that are read beside the live ones: old bytes that come back under it are known that far back.
+RECENT = 50
+_VALUES = "v.id, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.cloud_path, v.message, v.unsettled"
+_OLDER = (
+    f"SELECT {_VALUES} FROM (SELECT * FROM version INDEXED BY version_place WHERE directory = ? AND name = ?"
+    f" ORDER BY id DESC LIMIT ?) v WHERE v.address = ? UNION SELECT {_VALUES} FROM {LIVE_VERSIONS}"
+    f" WHERE v.directory = ? AND v.name = ? AND {LIVE} AND v.address = ? ORDER BY 1 DESC"
+)
+#: The key that somebody asked for, and the message that did; neither for a file that an address sends by itself.
+Wish = tuple[str | None, str | None]
+OWN: Wish = (None, None)
 
 
 class Arrivals(JournalBase):
@@ -17,14 +30,16 @@ class Arrivals(JournalBase):
 
     def known_among(self, directory: str, names: Sequence[str]) -> dict[str, list[Known]]:
         """Live rows of some files of one directory, by name (one per address); a scan compares the disk with these."""
+        if not names:
+            return {}
         marks = ", ".join("?" * len(names))
         values = (os.fsencode(directory), *(os.fsencode(name) for name in names))
-        return self._known(f"d.path = ? AND v.name IN ({marks}) AND {LIVE}", values)
+        return self._known(f"d.path = ? AND v.name IN ({marks})", values)
 
     def count_live(self, directory: str) -> int:
         """How many names of one directory have live rows."""
         query = (
-            "SELECT count(DISTINCT v.name) FROM directory d JOIN version v ON v.directory = d.id"
+            f"SELECT count(DISTINCT v.name) FROM directory d JOIN {LIVE_VERSIONS} ON v.directory = d.id"
             f" WHERE d.path = ? AND {LIVE}"
         )
         return int(self._read(query, (os.fsencode(directory),))[0][0])
@@ -32,7 +47,7 @@ class Arrivals(JournalBase):
     def live_names(self, directory: str, *, after: str, limit: int) -> list[tuple[str, int]]:
         """(name, row id) of live rows of one directory in the order of their bytes, from behind `after`."""
         query = (
-            "SELECT v.name, v.id FROM directory d JOIN version v ON v.directory = d.id"
+            f"SELECT v.name, v.id FROM directory d JOIN {LIVE_VERSIONS} ON v.directory = d.id"
             f" WHERE d.path = ? AND v.name > ? AND {LIVE} ORDER BY v.name LIMIT ?"
         )
         rows = self._read(query, (os.fsencode(directory), os.fsencode(after), limit))
@@ -44,14 +59,14 @@ class Arrivals(JournalBase):
     def known_at(self, path: str) -> list[Known]:
         """Live rows of one path, one per address."""
         head, name = split_path(path)
-        return next(iter(self._known("d.path = ? AND v.name = ? AND " + LIVE, (head, name)).values()), [])
+        return next(iter(self._known("d.path = ? AND v.name = ?", (head, name)).values()), [])
 
     def _known(self, where: str, values: Sequence[object]) -> dict[str, list[Known]]:
         found: dict[str, list[Known]] = {}
         query = (
             "SELECT v.id, a.name, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.unsettled"
-            " FROM directory d"
-            f" JOIN version v ON v.directory = d.id JOIN address a ON a.id = v.address WHERE {where} ORDER BY v.id"
+            f" FROM directory d JOIN {LIVE_VERSIONS} ON v.directory = d.id JOIN address a ON a.id = v.address"
+            f" WHERE {where} AND {LIVE} ORDER BY v.id"
         )
         for row_id, address, name, *numbers, state, reason, unsettled in self._read(query, values):
             rows = found.setdefault(os.fsdecode(name), [])
@@ -65,7 +80,7 @@ class Arrivals(JournalBase):
         low, high = path + b"/", path + b"0"  # "0" follows "/" in ASCII
         query = (
             "SELECT d.path FROM directory d WHERE (d.path = ? OR (d.path >= ? AND d.path < ?))"
-            f" AND EXISTS (SELECT 1 FROM version v WHERE v.directory = d.id AND {LIVE})"
+            f" AND EXISTS (SELECT 1 FROM {LIVE_VERSIONS} WHERE v.directory = d.id AND {LIVE})"
         )
         return [os.fsdecode(row[0]) for row in self._read(query, (path, low, high))]
 
@@ -85,38 +100,45 @@ class Arrivals(JournalBase):
         head, name = split_path(arrival.path)
         address, directory = self._addresses[arrival.address], self._directory_id(connection, head)
         facts = arrival.facts
-        older = connection.execute(
-            "SELECT id, size, mtime_ns, ctime_ns, inode, state, reason, cloud_path, message, unsettled FROM version"
-            " WHERE directory = ? AND name = ? AND address = ? ORDER BY id DESC",
-            (directory, name, address),
-        )
+        older = connection.execute(_OLDER, (directory, name, RECENT, address, directory, name, address))
         ready = 0
-        # A key that somebody asked for does not stand for the one that the address gives: each has rows of its own.
-        seen: set[str | None] = set()
-        known: set[str | None] = set()
-        owed: dict[str | None, str | None] = {None: None} if arrival.is_wanted else {}  # key -> message
+        # What was asked for, by key and message, does not stand for another: each has rows of its own.
+        seen: set[Wish] = set()
+        known: set[Wish] = set()
+        owed: set[Wish] = {OWN} if arrival.is_wanted else set()
         due = self._clock.monotonic() if arrival.address in self._timed else 0.0
-        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, message, unsettled in older.fetchall():
+        rows = older.fetchall()
+        joining = self._joining(rows, facts)
+        for row_id, size, mtime_ns, ctime_ns, inode, word, reason, cloud_path, message, unsettled in rows:
             # The finished version follows an unsettled one, although nothing may have been written since.
             follows = bool(unsettled) and not arrival.is_unsettled
             state, same = State(word), Facts(size, mtime_ns, ctime_ns, inode) == facts and not follows
-            is_newest = cloud_path not in seen
-            seen.add(cloud_path)
-            if is_expected(state, reason):
+            wish = (cloud_path, message)
+            is_newest = wish not in seen
+            seen.add(wish)
+            if row_id in joining:
+                # The version is there and was not sent yet: what the message says travels with it.
+                self._moving.append(joining[row_id])
+                connection.execute(
+                    f"UPDATE version SET message = ?, {UNHANDLED} WHERE id = ?", (message, joining[row_id])
+                )
+                self._move(connection, row_id, State.SUPERSEDED)
+                known.add(wish)
+                ready += 1
+            elif is_expected(state, reason):
                 # Asked for, or found changed while it was sent: these are the facts it finished with.
                 connection.execute(
                     "UPDATE version SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, unsettled = ?,"
-                    " sha256 = NULL, md5 = NULL, handled = 0, body = NULL,"
-                    " body_size = NULL WHERE id = ?",
+                    f" sha256 = NULL, md5 = NULL, {UNHANDLED} WHERE id = ?",
                     (*_columns(facts), arrival.is_unsettled, row_id),
                 )
                 self._count(arrival.address, state, reason, files=0, size=facts.size_bytes - size)
                 # What a person asks for goes now; what a message asks for goes when its address sends.
                 self._move(connection, row_id, State.READY, due=due if message is not None else 0.0)
-                known.add(cloud_path)
+                known.add(wish)
                 ready += 1
             elif same and is_newest:
-                known.add(cloud_path)
+                known.add(wish)
                 if state in (State.SUPERSEDED, State.GONE) and reason != DROPPED:
                     self._move(connection, row_id, State.READY, attempts=0, due=due)
                     ready += 1
@@ -124,29 +146,45 @@ class Arrivals(JournalBase):
                     self._move(connection, row_id, State.CONFIRMED)
             elif not same and state in (State.READY, State.WAITING, State.PARKED):
                 self._move(connection, row_id, State.SUPERSEDED)
-                owed[cloud_path] = message
+                owed.add(wish)
             elif not same and state is State.CONFIRMED:
                 self._move(connection, row_id, State.REMOVED)  # its bytes are not on the disk any more
             if follows and state in (State.SENDING, State.CONFIRMED):
-                owed[cloud_path] = message
-        for cloud_path in sorted(owed.keys() - known, key=lambda path: path or ""):
+                owed.add(wish)
+        if any(cloud_path is None for cloud_path, _ in (known | owed) - {OWN}):
+            owed.discard(OWN)  # a message asks for the very key that the file would go to by itself
+        for cloud_path, message in sorted(owed - known, key=lambda wish: (wish[0] or "", wish[1] or "")):
             connection.execute(
                 "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, due, recorded,"
                 " unsettled, cloud_path, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(address, directory, name, *_columns(facts)),
-                    *(State.READY, due, self.time(), arrival.is_unsettled, cloud_path, owed[cloud_path]),
+                    *(State.READY, due, self.time(), arrival.is_unsettled, cloud_path, message),
                 ),
             )
             self._count(arrival.address, State.READY, "", files=1, size=facts.size_bytes)
             ready += 1
         return ready
 
+    def _joining(self, rows: Sequence[tuple[Any, ...]], facts: Facts) -> dict[int, int]:
+        """Rows that wait for this version and have a message, each with the unsent row that nobody gave one to."""
+        free: dict[str | None, int] = {}
+        joining: dict[int, int] = {}
+        for row_id, *numbers, word, reason, cloud_path, message, unsettled in reversed(rows):  # oldest first
+            if message is None and word in (State.READY, State.WAITING) and reason != FOR_FILE:
+                # One that a worker has goes without: its request may have left.
+                if Facts(*numbers) == facts and not unsettled and row_id not in self._taken:
+                    free[cloud_path] = row_id
+            elif message is not None and is_expected(State(word), reason) and cloud_path in free:
+                joining[row_id] = free.pop(cloud_path)
+        return joining
+
     def ask(self, address: str, path: str, *, cloud_path: str | None = None, facts: Facts | None = None) -> int:
         """Queue one file for one address because somebody asked for it; durable. Returns the row's id.
 
         The row is SETTLING until the intake finds the file finished. A version that is already on its way under the
-        same key (with the file's `facts` of now, where they are given) is not queued twice: its row is returned.
+        same key (with the file's `facts` of now, where they are given) is not queued twice: its row is returned, due
+        now, whatever its address would have it wait for.
         """
 
         def apply(connection: sqlite3.Connection) -> int:
@@ -154,11 +192,15 @@ class Arrivals(JournalBase):
             address_id, directory = self._address_id(connection, address), self._directory_id(connection, head)
             same = " AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?" if facts else ""
             row = connection.execute(
-                "SELECT id FROM version WHERE directory = ? AND name = ? AND address = ? AND cloud_path IS ? AND"
-                f" (state = 'settling' OR (state IN ('ready', 'sending', 'waiting'){same})) ORDER BY id DESC LIMIT 1",
+                f"SELECT id FROM {LIVE_VERSIONS} WHERE directory = ? AND name = ? AND {LIVE} AND address = ?"
+                f" AND cloud_path IS ? AND (state = 'settling' OR (state IN ('ready', 'sending', 'waiting'){same}))"
+                " ORDER BY id DESC LIMIT 1",
                 (directory, name, address_id, cloud_path, *(_columns(facts) if facts else ())),
             ).fetchone()
             if row:
+                self._moving.append(row[0])
+                # Not of one that waits for its file: only that ends the waiting.
+                connection.execute("UPDATE version SET due = 0 WHERE id = ? AND reason != ?", (row[0], FOR_FILE))
                 return int(row[0])
             (row_id,) = connection.execute(
                 "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, recorded,"

@@ -110,6 +110,10 @@ class JournalBase(Database):
         if not cell[0]:
             del self._tally[(address, state, reason)]
 
+    def address_names(self) -> list[str]:
+        """Every address that has or had rows, active or not."""
+        return sorted(self._addresses)
+
     def set_active(self, names: Iterable[str]) -> None:
         """Say which addresses are active; rows of others do not count as owed."""
         self._active = frozenset(names)

@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from syncagent.core.errors import JournalBroken
+from syncagent.core.errors import JournalBroken, JournalLost, JournalTorn
 
 from .schema import PAGE_BYTES, is_current, migrate
 
 T = TypeVar("T")
 
 FILE_NAME = "journal.db"
+#: What SQLite says of a file that is damaged, or none of its own. A disk that does not answer is another matter.
+_TORN_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class _Write:
@@ -48,13 +50,17 @@ class Database:
         self._read_lock = threading.Lock()  # guards the reading connection
         self._data_version = -1
         self._is_durable: bool | None = None  # what `synchronous` stands at
+        self._lost: JournalLost | None = None  # what the first thread met that found it so
         self._writer, self._reader = self._open_to_read() if is_read_only else self._open()
+        self.identity = None if is_read_only else _identify(self.path)
 
     # -- opening ------------------------------------------------------------------------------------------------------
 
     def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        opened: list[sqlite3.Connection] = []
         try:
             writer = self._connect(self.path)
+            opened.append(writer)
             writer.execute(f"PRAGMA page_size={PAGE_BYTES}")
             writer.execute("PRAGMA journal_mode=WAL")
             writer.execute("PRAGMA synchronous=NORMAL")
@@ -63,11 +69,36 @@ class Database:
             writer.execute("PRAGMA journal_size_limit=1048576")
             migrate(writer)
             reader = self._connect(self.path)
+            opened.append(reader)
             reader.execute("PRAGMA query_only=ON")
             self._forget(writer)
         except (sqlite3.Error, ValueError) as error:
-            raise JournalBroken(f"{self.path}: {error}") from error
+            for connection in opened:
+                connection.close()
+            raise self._broken(error) from error
         return writer, reader
+
+    def _broken(self, error: Exception) -> JournalBroken:
+        """What an error of SQLite's means."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the others say more
+        if code not in _TORN_CODES and not os.path.isdir(self.path):
+            return JournalBroken(f"{self.path}: {error}")
+        self._lost = self._lost or JournalTorn(
+            f"{self.path} is damaged ({error}): the agent sets it aside when it starts"
+        )
+        return self._lost
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether any thread found the file damaged."""
+        return isinstance(self._lost, JournalTorn)
+
+    def check(self) -> None:
+        """Raises: JournalLost when the file was found torn, or is not the one any more that this journal writes to."""
+        if self._lost is None and _identify(self.path) != self.identity:
+            self._lost = JournalLost(f"{self.path} was deleted or replaced while it was in use")
+        if self._lost is not None:
+            raise type(self._lost)(str(self._lost))
 
     def _open_to_read(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         """For whoever only looks: nothing is made, here or beside; where there is no journal, it is empty."""
@@ -83,7 +114,7 @@ class Database:
                 raise JournalBroken(
                     f"{barred[0]}: this user may not read it; run this as the agent's user or as root"
                 ) from error
-            raise JournalBroken(f"{self.path}: {error}") from error
+            raise self._broken(error) from error
         return connection, connection
 
     def _connect_to_read(self) -> sqlite3.Connection | None:
@@ -195,7 +226,7 @@ class Database:
         try:
             return work()
         except sqlite3.Error as error:
-            raise JournalBroken(f"{self.path}: {error}") from error
+            raise self._broken(error) from error
 
     def _refresh(self, connection: sqlite3.Connection) -> None:
         """Notice that another process (`send`, `retry`) wrote: what is remembered in memory is read anew."""
@@ -219,6 +250,17 @@ class Database:
     def _forget(self, connection: sqlite3.Connection) -> None:
         """What is remembered in memory may not be true any more: read it anew."""
         raise NotImplementedError
+
+
+def _identify(path: str) -> tuple[int, int] | None:
+    """Device and inode of what is there now. Raises: JournalBroken."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise JournalBroken(f"{path}: {error.strerror}") from error
+    return status.st_dev, status.st_ino
 
 
 def _is_barred(path: str) -> bool:

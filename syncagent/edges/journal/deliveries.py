@@ -10,11 +10,15 @@ from syncagent.core.errors import FileChanged, JournalBroken
 from syncagent.core.model import Digest, ObjectFacts, State
 
 from .base import JournalBase
-from .rows import FOR_FILE, NEVER, ROWS, Row
+from .rows import FOR_FILE, NEVER, ROWS, Row, join_path
 from .uploads import end_upload
 
 #: Ready rows looked at in one go; more than any sensible number of workers.
 CLAIM_BATCH = 64
+#: So many versions that were never sent and were overtaken are not worth looking through the whole journal for.
+MANY = 1_000
+#: Of them, so many are forgotten at one start: each costs the card some bytes.
+MOST_FORGOTTEN = 20_000
 #: States that a READY row can be moved to while a worker has it.
 OVERTAKEN = frozenset({State.SUPERSEDED, State.GONE, State.LOST})
 
@@ -78,20 +82,29 @@ class Deliveries(JournalBase):
             yield batch.pop()
 
     def has_ready(
-        self, addresses: Sequence[str], *, largest_bytes: int, until: Mapping[str, float] | None = None
+        self,
+        addresses: Sequence[str],
+        *,
+        largest_bytes: int,
+        accepts: Callable[[str], bool] | None = None,
+        until: Mapping[str, float] | None = None,
     ) -> bool:
-        """Whether a READY row up to a size waits for a worker; `until` as in `claim`."""
+        """Whether `claim` would find a READY row up to a size; `accepts` and `until` as there."""
         with self._take_lock:
-            taken = list(self._taken)
+            taken, paths = list(self._taken), {path for path, _ in self._taken.values()}
         for name in addresses:
             query = (
-                "SELECT 1 FROM version WHERE address = ? AND state = 'ready' AND size <= ? AND due <= ?"
-                f"{' AND handled' if name in self._handlers else ''}"
-                f" AND id NOT IN ({', '.join('?' * len(taken))}) LIMIT 1"
+                "SELECT d.path, v.name FROM version v JOIN directory d ON d.id = v.directory"
+                " WHERE v.address = ? AND v.state = 'ready' AND v.size <= ? AND v.due <= ?"
+                f"{' AND v.handled' if name in self._handlers else ''}"
+                f" AND v.id NOT IN ({', '.join('?' * len(taken))}) LIMIT ?"
             )
             latest = until.get(name, NEVER) if until else NEVER
-            if self._read(query, (self._addresses.get(name, -1), largest_bytes, latest, *taken)):
-                return True
+            limit = -1 if accepts else CLAIM_BATCH
+            for place in self._read(query, (self._addresses.get(name, -1), largest_bytes, latest, *taken, limit)):
+                path = join_path(*place)
+                if path not in paths and (accepts is None or accepts(path)):
+                    return True
         return False
 
     def let_go(self, row: Row) -> None:
@@ -236,10 +249,26 @@ class Deliveries(JournalBase):
         """What else can become of a row that was not sent: PARKED, GONE, or SETTLING again because its file changed."""
 
         def apply(connection: sqlite3.Connection) -> None:
-            if not self._is_overtaken(connection, row):
+            if self._is_overtaken(connection, row):
+                return
+            if state is State.SETTLING and self._has_successor(connection, row):
+                # The intake saw the change first: two rows of one version would send it twice.
+                self._move(connection, row.id, State.SUPERSEDED)
+            else:
                 self._move(connection, row.id, state, reason=reason)
 
         self._write(apply)
+
+    def _has_successor(self, connection: sqlite3.Connection, row: Row) -> bool:
+        """Whether a later version of the row's file was recorded for its address and key."""
+        return bool(
+            connection.execute(
+                "SELECT 1 FROM version later JOIN version own ON later.directory = own.directory"
+                " AND later.name = own.name AND later.address = own.address AND later.cloud_path IS own.cloud_path"
+                " AND later.id > own.id AND later.state NOT IN ('gone', 'superseded', 'lost') WHERE own.id = ? LIMIT 1",
+                (row.id,),
+            ).fetchone()
+        )
 
     def wake_due(self, addresses: Sequence[str]) -> int:
         """Make the WAITING rows of these addresses READY whose time has come. Returns how many."""
@@ -278,9 +307,13 @@ class Deliveries(JournalBase):
         return f"address IN ({', '.join(str(self._addresses.get(name, -1)) for name in addresses)})"
 
     def recover(self) -> int:
-        """On start: what was SENDING or WAITING when the last run ended is READY again. Returns how many rows."""
+        """On start: what was SENDING or WAITING when the last run ended is READY again. Returns how many rows.
+
+        Versions that were never sent and were overtaken are forgotten, when they are many.
+        """
 
         def apply(connection: sqlite3.Connection) -> int:
+            self._forget_overtaken(connection)
             rows = connection.execute(
                 "SELECT id FROM version WHERE state = 'sending' OR (state = 'waiting' AND reason != ?)", (FOR_FILE,)
             ).fetchall()
@@ -295,3 +328,20 @@ class Deliveries(JournalBase):
             return len(rows)
 
         return self._write(apply)
+
+    def _forget_overtaken(self, connection: sqlite3.Connection) -> None:
+        """At the start, when no worker holds a row. What was sent stays: its key is taken, and `follow` tells it."""
+        words = ("superseded", "gone")
+        if sum(cell[0] for (_, state, reason), cell in self._tally.items() if state in words and not reason) < MANY:
+            return
+        rows = connection.execute(
+            "SELECT v.id, a.name, v.state, v.size FROM version v JOIN address a ON a.id = v.address"
+            " WHERE v.state IN (?, ?) AND v.reason = '' AND v.position IS NULL AND EXISTS (SELECT 1 FROM version n"
+            " WHERE n.directory = v.directory AND n.name = v.name AND n.address = v.address"
+            " AND n.cloud_path IS v.cloud_path AND n.id > v.id)"
+            " AND NOT EXISTS (SELECT 1 FROM upload u WHERE u.version = v.id) LIMIT ?",
+            (*words, MOST_FORGOTTEN),
+        ).fetchall()
+        for row_id, address, state, size in rows:
+            connection.execute("DELETE FROM version WHERE id = ?", (row_id,))
+            self._count(address, State(state), "", files=-1, size=-size)

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from syncagent.core.model import Facts, State
 
 from .base import JournalBase
-from .rows import DROPPED, FOR_FILE, NEVER, ROWS, Ask, Row, is_expected, split_path
+from .rows import (
+    DROPPED,
+    FOR_FILE,
+    NEVER,
+    ROWS,
+    UNHANDLED,
+    Ask,
+    Row,
+    is_expected,
+    split_path,
+)
 
 
 class Messages(JournalBase):
@@ -36,19 +46,13 @@ class Messages(JournalBase):
         return self._write(apply, durable=True)
 
     def _expect(self, connection: sqlite3.Connection, ask: Ask) -> None:
-        """A row that waits for its file, unless one does already.
+        """A row of its own that waits for the file, whatever else waits for it or is READY.
 
-        A row that is READY does not stand for it: its version may be on its way, and the message may be of the next.
+        Another message may have another name for the file, may come when the first is about to be given up, or be of
+        the next version. What turns out to be there already is not sent again.
         """
         head, name = split_path(ask.path)
         address, directory = self._addresses[ask.address], self._directory_id(connection, head)
-        waits = connection.execute(
-            "SELECT 1 FROM version WHERE directory = ? AND name = ? AND address = ? AND cloud_path IS ?"
-            " AND state = 'waiting' AND reason = ? LIMIT 1",
-            (directory, name, address, ask.cloud_path, FOR_FILE),
-        ).fetchone()
-        if waits:
-            return
         connection.execute(
             "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, reason, due,"
             " recorded, cloud_path, message) VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, ?, ?, ?, ?)",
@@ -66,11 +70,12 @@ class Messages(JournalBase):
             (after, limit),
         )
 
-    def overdue(self, wait_s: float, *, limit: int) -> list[Row]:
+    def overdue(self, wait_s: float, *, after: int = 0, limit: int) -> list[Row]:
         """Rows that wait for their files longer than that."""
         return self.rows(
-            f"{ROWS} WHERE v.state = 'waiting' AND v.reason = '{FOR_FILE}' AND v.recorded < ? ORDER BY v.id LIMIT ?",
-            (self.time() - wait_s, limit),
+            f"{ROWS} WHERE v.state = 'waiting' AND v.reason = '{FOR_FILE}' AND v.id > ? AND v.recorded < ?"
+            " ORDER BY v.id LIMIT ?",
+            (after, self.time() - wait_s, limit),
         )
 
     def give_up(self, row: Row, reason: str) -> None:
@@ -95,21 +100,24 @@ class Messages(JournalBase):
         self,
         row: Row,
         *,
-        message: str | None,
-        cloud_path: str | None,
+        said: str,
+        said_key: str | None,
         body: str | None,
         body_bytes: int | None = None,
         further: Sequence[tuple[Ask, Facts]] = (),
     ) -> None:
-        """What a handler made of a version: what it says of it, its bytes (None: its own), further objects; durable."""
+        """What a handler made of a version: what it says of it, its bytes (None: its own), further objects; durable.
+
+        What was asked for stays as it is: the next version, and a second call, begin with that.
+        """
 
         def apply(connection: sqlite3.Connection) -> None:
             if self._state(connection, row.id) is not State.READY:
                 return  # overtaken: its next version will be handled
             self._moving.append(row.id)  # it changed, though it stays READY
             connection.execute(
-                "UPDATE version SET handled = 1, message = ?, cloud_path = ?, body = ?, body_size = ? WHERE id = ?",
-                (message, cloud_path, body, body_bytes, row.id),
+                "UPDATE version SET handled = 1, said = ?, said_key = ?, body = ?, body_size = ? WHERE id = ?",
+                (said, said_key, None if body is None else os.fsencode(body), body_bytes, row.id),
             )
             for ask, facts in further:
                 head, name = split_path(ask.path)
@@ -142,7 +150,7 @@ class Messages(JournalBase):
 
         def apply(connection: sqlite3.Connection) -> None:
             self._moving.append(row.id)
-            connection.execute("UPDATE version SET handled = 0, body = NULL, body_size = NULL WHERE id = ?", (row.id,))
+            connection.execute(f"UPDATE version SET {UNHANDLED} WHERE id = ?", (row.id,))
 
         self._write(apply)
 

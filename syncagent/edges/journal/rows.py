@@ -11,7 +11,7 @@ from syncagent.core.model import OWED, Digest, Facts, Part, State
 _COLUMNS = (
     "v.id, a.name, d.path, v.name, v.size, v.mtime_ns, v.ctime_ns, v.inode, v.state, v.reason, v.attempts, v.due,"
     " v.recorded, v.key, v.sha256, v.md5, v.etag, v.unsettled, v.cloud_path, v.message, v.position, v.confirmed_at,"
-    " v.handled, v.body"
+    " v.handled, v.body, v.said, v.said_key"
 )
 ROWS = f"SELECT {_COLUMNS} FROM version v JOIN address a ON a.id = v.address JOIN directory d ON d.id = v.directory"
 OWED_WORDS = ", ".join(f"'{state}'" for state in sorted(OWED))
@@ -21,7 +21,11 @@ FOR_FILE = "file"
 NEVER = 1e300
 #: Why a version is GONE whose handler wants it not to be sent; its file is still there, and no news.
 DROPPED = "dropped by its handler"
+#: Nothing of what a handler made of a version counts any more.
+UNHANDLED = "handled = 0, body = NULL, body_size = NULL, said = NULL, said_key = NULL"
 LIVE = f"(v.state NOT IN ('removed', 'superseded', 'gone', 'lost') OR (v.state = 'gone' AND v.reason = '{DROPPED}'))"
+#: The versions that LIVE is asked of, by the index of those alone: old rows of a name must cost nothing.
+LIVE_VERSIONS = "version v INDEXED BY version_live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,18 @@ class Row:
     confirmed_at: float | None
     is_handled: bool = False
     body: str | None = None  # what a handler made of it, below the directory of handled files
+    said: str | None = None  # what a handler said of it, as JSON
+    said_key: str | None = None
+
+    @property
+    def wording(self) -> str | None:
+        """The message that travels with it: what its handler made of the one that asked for it, or that one."""
+        return self.said if self.is_handled and self.said is not None else self.message
+
+    @property
+    def wanted_key(self) -> str | None:
+        """The key that was asked for, by its handler if that had a word."""
+        return self.said_key if self.is_handled and self.said is not None else self.cloud_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +139,7 @@ def join_path(directory: bytes, name: bytes) -> str:
 def row_of(values: tuple[Any, ...]) -> Row:
     (row_id, address, head, name, size, mtime_ns, ctime_ns, inode, state, reason, attempts, due) = values[:12]
     (recorded, key, sha256, md5, etag, unsettled, cloud_path, message, position, confirmed_at) = values[12:22]
-    handled, body = values[22:]
+    handled, body, said, said_key = values[22:]
     return Row(
         id=row_id,
         address=address,
@@ -143,5 +159,7 @@ def row_of(values: tuple[Any, ...]) -> Row:
         position=position,
         confirmed_at=confirmed_at,
         is_handled=bool(handled),
-        body=body,
+        body=os.fsdecode(body) if body is not None else None,
+        said=said,
+        said_key=said_key,
     )

@@ -90,12 +90,65 @@ CREATE TABLE message(                       -- what was taken from the inbox; as
     taken REAL NOT NULL                     -- journal time
 ) WITHOUT ROWID;
 ALTER TABLE version ADD COLUMN handled INTEGER NOT NULL DEFAULT 0;  -- its address's handler has seen it
-ALTER TABLE version ADD COLUMN body TEXT;   -- what the handler made of it, below the directory of handled files
+ALTER TABLE version ADD COLUMN body BLOB;   -- what the handler made of it, below the directory of handled files
 ALTER TABLE version ADD COLUMN body_size INTEGER;
+ALTER TABLE version ADD COLUMN said TEXT;   -- what the handler said of it, in the words of a message
+ALTER TABLE version ADD COLUMN said_key TEXT;  -- the key that the handler named
 CREATE INDEX version_expected ON version(id) WHERE state = 'waiting' AND reason = 'file';
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _MESSAGES)
+# Of a name that is overwritten all day there are tens of thousands of rows, and a few that matter. The condition is
+# that of `rows.LIVE`; a query that says `INDEXED BY version_live` fails when the two differ.
+_LIVE = """
+CREATE INDEX version_live ON version(directory, name) WHERE
+    (state NOT IN ('removed', 'superseded', 'gone', 'lost') OR (state = 'gone' AND reason = 'dropped by its handler'));
+"""
+
+_FIRMWARE = """
+CREATE TABLE firmware_release(
+    id INTEGER PRIMARY KEY,
+    component TEXT NOT NULL,
+    release TEXT NOT NULL,                  -- its manifest's id
+    identity TEXT NOT NULL,                 -- of its bytes: the SHA-256, or, where nobody said one, its manifest's
+    key TEXT NOT NULL,                      -- the image's object
+    length INTEGER,
+    sha256 TEXT,
+    manifest TEXT NOT NULL,                 -- its custom object, as JSON
+    is_signed INTEGER NOT NULL,
+    phase TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    transitions INTEGER NOT NULL,
+    etag TEXT NOT NULL DEFAULT '',          -- of the image's object, while it is fetched
+    spent INTEGER NOT NULL DEFAULT 0,       -- bytes that came for it
+    basis TEXT NOT NULL DEFAULT '',         -- what the metadata was when it failed
+    is_retryable INTEGER NOT NULL DEFAULT 1,
+    changed_at REAL NOT NULL,               -- UTC, seconds since 1970: for people, like activated_at
+    activated_at REAL,
+    is_receipted INTEGER NOT NULL DEFAULT 0,
+    is_hooked INTEGER NOT NULL DEFAULT 0,
+    is_kept INTEGER NOT NULL DEFAULT 0      -- its bytes are on the disk
+);
+CREATE INDEX firmware_release_name ON firmware_release(component, release);
+CREATE TABLE firmware_step(                 -- every transition; at most 28 of a release
+    id INTEGER PRIMARY KEY,
+    release INTEGER NOT NULL,
+    phase TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL                        -- UTC, seconds since 1970
+);
+CREATE INDEX firmware_step_release ON firmware_step(release);
+CREATE TABLE firmware_component(
+    component TEXT PRIMARY KEY,
+    release INTEGER,                        -- the one in use
+    source TEXT,                            -- where `memory` is from: store, path, channel and root of trust
+    memory TEXT,                            -- high-water marks, floor of the clock, what was verified last
+    security_version INTEGER,
+    intent TEXT,                            -- a rollback that has begun
+    face TEXT                               -- what status shows
+) WITHOUT ROWID;
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _MESSAGES, _LIVE, _FIRMWARE)
 
 
 def _version(connection: sqlite3.Connection) -> int:

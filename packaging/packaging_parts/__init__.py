@@ -1,0 +1,1 @@
+"""Texts of the Debian package, made from what the project has already."""

@@ -1,0 +1,37 @@
+"""What reading from the bucket looks like to those who read: a conditional GET, its status, its bytes as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+#: What an answer may mean to the reader; every other status is an error of core/errors.py.
+OK, PARTIAL, NOT_MODIFIED, FORBIDDEN, MISSING, CHANGED, OUT_OF_RANGE = 200, 206, 304, 403, 404, 412, 416
+
+
+@dataclass(slots=True)
+class Got:
+    """One answer. Names of headers are in lower case. `chunks` are read to their end, or `drop` is called."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    chunks: Iterator[bytes] = field(default_factory=lambda: iter(()))
+    reason: str = ""  # of a status that is no success, in words
+    _drop: Callable[[], None] | None = None
+
+    @property
+    def etag(self) -> str:
+        """As the store wrote it, quotes and all: it goes back in a condition like that."""
+        return self.headers.get("etag", "")
+
+    def drop(self) -> None:
+        """End it without reading what is left."""
+        if self._drop is not None:
+            self._drop()
+
+
+class Getter(Protocol):
+    """A bucket to read from. `get` raises Transient, Blocked or Stopping, and so does reading the chunks."""
+
+    def get(self, key: str, *, headers: Mapping[str, str] | None = None) -> Got: ...

@@ -1,0 +1,314 @@
+"""What the bucket offers a component, and what is to be made of it.
+
+Owns the order of judgement: signature and age first (edges/trust.py), then the manifest's form (core/manifest.py),
+then whether it is for this device and whether its turn has come (core/release.py). Everything that is learnt is in the
+journal before anybody acts on it. Leaves to others: the image (docks/installer.py), and when to look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from syncagent import __version__
+from syncagent.core.errors import Blocked, Refused, Stale, Transient, Trouble, Untrusted
+from syncagent.core.keys import check_cloud_path
+from syncagent.core.manifest import (
+    MAX_UNSIGNED_BYTES,
+    UNSIGNED_NAME,
+    Manifest,
+    image_name,
+    parse_manifest,
+    parse_unsigned,
+    time_text,
+)
+from syncagent.core.release import IN_USE, MAX_TRANSITIONS, UNDER_WAY, Device, Memory, Phase, Target, Trusted, decide
+from syncagent.core.remote import FORBIDDEN, MISSING, NOT_MODIFIED, OK, Getter, Got
+from syncagent.core.settings import Carrier
+from syncagent.edges.clock import Clock
+from syncagent.edges.journal import Journal, Release
+
+logger = logging.getLogger(__name__)
+
+#: Without a condition at least so often, so that a new root is noticed that no new timestamp came with.
+FULL_EVERY_S = 86_400.0
+UNSIGNED = "unsigned"
+
+
+class Truster(Protocol):
+    """edges.trust.Trust; that module is loaded only where firmware is wanted."""
+
+    def poll(
+        self, memory: Memory, *, reference: datetime, wall: datetime, is_full: bool
+    ) -> tuple[str, Trusted] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the bucket led to. With AVAILABLE the release is to be installed."""
+
+    phase: Phase
+    reason: str = ""
+    release: Release | None = None
+    due: datetime | None = None  # when a DEFERRED release's wave begins
+    basis: str = ""  # what the metadata was: a failure that is not retryable ends when it has changed
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    manifest: Manifest
+    text: str  # the manifest, as the journal keeps it
+    identity: str
+    key: str
+    length: int | None
+    sha256: str | None
+    basis: str
+
+
+class Channel:
+    """See the module. For one component, in the hands of one thread at a time."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        *,
+        system_id: str,
+        journal: Journal,
+        getter: Getter,
+        clock: Clock,
+        trust: Truster | None,
+        source: str,
+        why_untrusted: str,
+        is_synchronised: Callable[[], bool],
+    ) -> None:
+        """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then. `source`
+        names store, path, channel and root of trust: what is remembered of another source does not count."""
+        self.component = carrier.firmware.component or carrier.name
+        self._carrier = carrier
+        self._system_id = system_id
+        self._journal = journal
+        self._getter = getter
+        self._clock = clock
+        self._trust = trust
+        self.source = source
+        self._why_untrusted = why_untrusted
+        self._is_synchronised = is_synchronised
+
+    def look(self, *, is_full: bool = False, is_urgent: bool = False) -> Look:
+        """Look once. `is_urgent`: a wave need not be waited for. Raises: Transient, Blocked, Stopping."""
+        memory = Memory.from_text(self._journal.firmware_memory(self.component, self.source))
+        try:
+            if self._trust is not None:
+                memory = self._verified(self._trust, memory, is_full=is_full)
+            elif self._why_untrusted or not self._carrier.firmware.allow_unsigned:
+                # A root that cannot be used is never an excuse to do without one.
+                remedy = "set firmware.root of the carrier to the publisher's root.json"
+                raise Blocked(self._why_untrusted or "no root of trust", trouble=Trouble.CREDENTIALS, remedy=remedy)
+            else:
+                memory = self._unverified(memory, is_full=is_full)
+        except Stale as error:
+            return Look(Phase.STALE, f"{error}; {self._clock_words()}; nothing new is installed")
+        except Untrusted as error:
+            return Look(Phase.REJECTED, f"verification failed: {error}")
+        if memory.target is None:
+            self._drop_others(None, "withdrawn")
+            return Look(Phase.UNCHANGED, "nothing is offered", self._journal.current_release(self.component))
+        try:
+            offer = self._offer_of(memory, memory.target)
+        except Refused as error:
+            self._drop_others(None, "withdrawn")
+            return Look(Phase.REJECTED, f"the manifest: {error}")
+        return self._judge(offer, memory, is_urgent=is_urgent)
+
+    def reference(self, memory: Memory) -> datetime:
+        """The time to judge expiry by: never below what a verified timestamp said, less the owner's grace."""
+        return self._less_grace(memory.floor.reference(self._clock.now()))
+
+    def _less_grace(self, moment: datetime) -> datetime:
+        with contextlib.suppress(OverflowError):
+            return moment - timedelta(days=min(self._carrier.firmware.expiry_grace_days, 36_500.0))
+        return moment
+
+    def _clock_words(self) -> str:
+        is_synchronised = "synchronised" if self._is_synchronised() else "not synchronised"
+        return f"the clock says {self._clock.now():%Y-%m-%d} and is {is_synchronised}"
+
+    # -- what is believed ---------------------------------------------------------------------------------------------
+
+    def _verified(self, trust: Truster, memory: Memory, *, is_full: bool) -> Memory:
+        """What verified metadata says, by now. Raises: Stale, Untrusted, Transient, Blocked."""
+        reference = self.reference(memory)
+        age_s = self._journal.time() - memory.refreshed_at
+        is_due = not memory.expires or not 0 <= age_s < FULL_EVERY_S
+        wall = self._less_grace(self._clock.now())
+        news = trust.poll(memory, reference=reference, wall=wall, is_full=is_full or is_due)
+        if news is None:
+            role = memory.expired(reference)
+            if role:
+                raise Stale(f"the {role}'s time was over on {time_text(memory.expires[role])}", role=role)
+            return memory
+        etag, trusted = news
+        memory = Memory(
+            etag=etag,
+            refreshed_at=self._journal.time(),
+            marks=memory.marks.raised(trusted.marks),
+            floor=memory.floor.raised(
+                trusted.issued, expires=trusted.expires["timestamp"], keys=trusted.timestamp_keys
+            ),
+            expires=trusted.expires,
+            target=trusted.target,
+        )
+        self._remember(memory)
+        return memory
+
+    def _unverified(self, memory: Memory, *, is_full: bool) -> Memory:
+        """What the unsigned manifest says, by now. Raises: Transient, Blocked."""
+        key = "/".join(part for part in (self._carrier.path, UNSIGNED_NAME) if part)
+        got = self._getter.get(key, headers={"If-None-Match": memory.etag} if memory.etag and not is_full else {})
+        if got.status == NOT_MODIFIED:
+            return memory
+        if got.status == FORBIDDEN:
+            remedy = f"allow {key} to the agent's access key"
+            raise Blocked(f"{key}: {got.reason}", trouble=Trouble.FORBIDDEN, remedy=remedy)
+        if got.status == MISSING:
+            raise Blocked(f"nothing is published: there is no {key}", trouble=Trouble.STORE, remedy="publish firmware")
+        text = _whole(got, MAX_UNSIGNED_BYTES).decode("utf-8", "replace")
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        memory = replace(memory, etag=got.etag, target=Target(0, digest, text, UNSIGNED))
+        self._remember(memory)
+        return memory
+
+    def _remember(self, memory: Memory) -> None:
+        self._journal.remember_firmware(self.component, self.source, memory.to_text())
+
+    # -- what is made of it -------------------------------------------------------------------------------------------
+
+    def _offer_of(self, memory: Memory, target: Target) -> _Offer:
+        """Raises: Refused."""
+        carrier = self._carrier
+        if target.path == UNSIGNED:
+            manifest = parse_unsigned(target.custom.encode(), component=self.component)
+            key = check_cloud_path(manifest.cloud_path or "")
+            identity = manifest.sha256 or f"manifest-{target.sha256}"
+            return _Offer(manifest, target.custom, identity, key, None, manifest.sha256, memory.etag)
+        manifest = parse_manifest(target.custom)
+        name = image_name(carrier.firmware.channel, self.component, target.sha256)
+        key = "/".join(part for part in (carrier.path, "targets", name) if part)
+        basis = f"timestamp {memory.marks.versions.get('timestamp', 0)}"
+        text = json.dumps(target.custom, sort_keys=True)
+        return _Offer(manifest, text, target.sha256, key, target.length, target.sha256, basis)
+
+    def _judge(self, offer: _Offer, memory: Memory, *, is_urgent: bool) -> Look:
+        journal, manifest = self._journal, offer.manifest
+        current = journal.current_release(self.component)
+        release = journal.release_of(self.component, manifest.id, offer.identity)
+        if release is not None and release.phase in IN_USE:
+            if current is not None and release.id == current.id:
+                self._drop_others(release, f"superseded by {release.name}")
+                return Look(Phase.UNCHANGED, "", release)
+            release = None  # it was in use before, and is wanted again
+        if release is not None and release.phase is Phase.ROLLED_BACK:
+            words = f"; {current.name} is in use" if current is not None else ""
+            return Look(Phase.ROLLED_BACK, release.reason + words, release)
+        decision = decide(
+            manifest,
+            offer.length,
+            device=self._device(),
+            now=self.reference(memory),
+            security_version=journal.security_version(self.component),
+            is_first=current is None,
+            is_urgent=is_urgent,
+        )
+        if decision.phase is Phase.AVAILABLE:
+            self._drop_others(release, f"superseded by {manifest.id}")
+        if release is None:
+            release = journal.offer_release(
+                self.component,
+                manifest.id,
+                offer.identity,
+                key=offer.key,
+                length=offer.length,
+                sha256=offer.sha256,
+                manifest=offer.text,
+                is_signed=manifest.is_signed,
+                phase=decision.phase,
+                reason=decision.reason,
+            )
+            logger.info("firmware %s component=%s release=%s", release.phase, self.component, release.name)
+        else:
+            is_over = release.phase is Phase.FAILED and not release.is_retryable
+            if is_over and (release.basis == offer.basis or release.transitions >= MAX_TRANSITIONS):
+                return Look(Phase.FAILED, release.reason, release)
+            release = self._follow(release, decision.phase, decision.reason)
+        if release.phase is Phase.FAILED and not release.is_retryable and release.basis != offer.basis:
+            # Other metadata is another try, with a budget of its own.
+            journal.note_download(release, etag="", spent_bytes=0)
+            release = journal.firmware_release(release.id)
+        return Look(decision.phase, decision.reason, release, decision.due, offer.basis)
+
+    def _follow(self, release: Release, phase: Phase, reason: str) -> Release:
+        """Bring a known release to what was decided, with as few transitions as that takes."""
+        if phase is Phase.AVAILABLE and release.phase in (*UNDER_WAY, Phase.DEFERRED, Phase.FAILED):
+            return release  # the installer goes on from where it is
+        if phase is release.phase and reason == release.reason:
+            return release
+        if release.phase is Phase.REJECTED and phase is not Phase.REJECTED:
+            release = self._journal.move_release(release, Phase.AVAILABLE)
+            if phase is Phase.AVAILABLE:
+                return release
+        return self._journal.move_release(release, phase, reason)
+
+    def _drop_others(self, wanted: Release | None, reason: str) -> None:
+        """Releases on their way that nobody offers any more end here; one whose image is in place is finished first."""
+        for other in self._journal.releases(self.component):
+            is_other = wanted is None or other.id != wanted.id
+            if is_other and other.phase in (Phase.AVAILABLE, Phase.DEFERRED, Phase.DOWNLOADING, Phase.VERIFIED):
+                self._journal.move_release(other, Phase.FAILED, reason, is_retryable=True)
+
+    def _device(self) -> Device:
+        return Device(
+            component=self.component,
+            hardware=self._carrier.firmware.hardware,
+            system_id=self._system_id,
+            agent_version=__version__,
+            max_image_bytes=self._carrier.firmware.max_image_bytes,
+        )
+
+
+def manifest_of(release: Release) -> Manifest:
+    """A release's manifest, as it was accepted. Raises: ManifestRejected."""
+    if release.is_signed:
+        return parse_manifest(json.loads(release.manifest))
+    return parse_unsigned(release.manifest.encode(), component=release.component)
+
+
+def _whole(got: Got, most_bytes: int) -> bytes:
+    """Raises: Transient, Untrusted."""
+    if got.status != OK:
+        got.drop()
+        raise Transient(f"the store answered {got.status}", trouble=Trouble.STORE)
+    pieces, size = [], 0
+    try:
+        for chunk in got.chunks:
+            size += len(chunk)
+            if size > most_bytes:
+                raise Untrusted(f"{UNSIGNED_NAME} is longer than {most_bytes} bytes")
+            pieces.append(chunk)
+    finally:
+        got.drop()
+    return b"".join(pieces)
+
+
+def face_of(look: Look) -> Mapping[str, Any]:
+    """What `status` shows of a component after a look."""
+    release = look.release
+    state = look.phase
+    if release is not None and look.phase is Phase.UNCHANGED:
+        state = release.phase
+    return {"release": release.name if release else None, "state": str(state), "reason": look.reason}

@@ -1,0 +1,221 @@
+"""The drop: bytes to a place below one directory, whole and durable, or not at all.
+
+Promises: nothing outside of the root is touched, no link is followed, no FIFO or device is opened for more than the
+moment that shows what it is; at its place there is the old file or the new one, whatever ends the process or the
+disk; what `put` returned for survives a power cut. A place that cannot be used is Refused, a disk that does not take
+it is Transient(DISK). Leaves to others: what goes where, in which order, and what becomes of older images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+
+from syncagent.core.errors import Refused, Transient, Trouble
+
+READ_BYTES = 256 * 1024
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: O_NONBLOCK: opening a FIFO that nobody writes to would hang for ever.
+_LEAF = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Errors of the place, not of the disk: the same will happen until somebody changes it.
+_PLACE_ERRNOS = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
+_TEMPORARY = ".syncagent-drop-"
+
+
+class Drop:
+    """Places below `root`, by relative paths that are checked already. `mode` and `gid` are for what is dropped."""
+
+    def __init__(self, root: str, *, mode: int = 0o644, gid: int | None = None) -> None:
+        self.root = root
+        self._mode = mode
+        self._gid = gid
+
+    def absolute(self, path: str) -> str:
+        return os.path.join(self.root, path)
+
+    def check(self, path: str) -> None:
+        """Whether a file may be put there: Refused where something stands in its way. Raises: Transient(DISK)."""
+        with self._translated(path):
+            try:
+                with self._parent(path) as (parent, name):
+                    self._look(parent, name, path)
+            except FileNotFoundError:
+                return
+
+    def free_bytes(self, path: str = "") -> int:
+        """What the file system of the root has left for us. Raises: Transient(DISK)."""
+        with self._translated(path or self.root):
+            figures = os.statvfs(self.root)
+        return figures.f_bavail * figures.f_frsize
+
+    def holds(self, path: str, *, sha256: str, length: int | None = None) -> bool:
+        """Whether the file is there with that digest. Raises: Transient(DISK), Refused."""
+        with self._translated(path):
+            try:
+                with self._parent(path) as (parent, name):
+                    return self._has(parent, name, path, sha256, length)
+            except FileNotFoundError:
+                return False
+
+    def put(self, path: str, chunks: Iterable[bytes], *, sha256: str, length: int) -> bool:
+        """Put a file there; False when it was there already. Raises: Refused, Transient(DISK), what `chunks` raises.
+
+        Also Refused when the chunks are not what `sha256` says: then all is as it was.
+        """
+        with self._translated(path), self._parent(path, is_made=True) as (parent, name):
+            self._look(parent, name, path)
+            if self._has(parent, name, path, sha256, length):
+                # It may have come there a moment before the power went.
+                os.fsync(parent)
+                return False
+            temporary = _TEMPORARY + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=parent)  # of a run that was killed
+            fd = os.open(temporary, _NEW, 0o600, dir_fd=parent)
+            try:
+                try:
+                    self._fill(fd, chunks, sha256, length)
+                    if self._gid is not None:
+                        os.fchown(fd, -1, self._gid)
+                    os.fchmod(fd, self._mode)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=parent)
+                raise
+            os.fsync(parent)
+            return True
+
+    def read(self, path: str, *, most_bytes: int = 1 << 40) -> Iterator[bytes]:
+        """The file's bytes. Raises: Refused when it is not there, or no regular file; Transient(DISK)."""
+        with self._translated(path):
+            try:
+                with self._parent(path) as (parent, name):
+                    fd = self._open(parent, name, path)
+            except FileNotFoundError as error:
+                raise Refused(f"{path} is not there") from error
+        try:
+            while most_bytes > 0:
+                with self._translated(path):
+                    piece = os.read(fd, min(READ_BYTES, most_bytes))
+                if not piece:
+                    return
+                most_bytes -= len(piece)
+                yield piece
+        finally:
+            os.close(fd)
+
+    def remove(self, path: str, *, sha256: str | None = None) -> None:
+        """Remove the file, if it has that digest (None: whatever it has). Raises: Transient(DISK), Refused."""
+        with self._translated(path):
+            try:
+                with self._parent(path) as (parent, name):
+                    self._look(parent, name, path)
+                    if sha256 is None or self._has(parent, name, path, sha256, None):
+                        os.unlink(name, dir_fd=parent)
+                        os.fsync(parent)
+            except FileNotFoundError:
+                return
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _parent(self, path: str, *, is_made: bool = False) -> Iterator[tuple[int, str]]:
+        """A descriptor of the directory that holds `path`, reached without following a link below the root."""
+        *parts, name = path.split("/")
+        if any(part in ("", ".", "..") for part in (*parts, name)):
+            raise Refused(f"{path} is no path below a directory")
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in parts:
+                try:
+                    inner = os.open(part, _DIRECTORY, dir_fd=fd)
+                except FileNotFoundError:
+                    if not is_made:
+                        raise
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, 0o755, dir_fd=fd)
+                    os.fsync(fd)
+                    inner = os.open(part, _DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+            yield fd, name
+        finally:
+            os.close(fd)
+
+    def _look(self, parent: int, name: str, path: str) -> None:
+        """Raise Refused unless there is a regular file, or nothing."""
+        try:
+            mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(mode):
+            raise Refused(f"{path} is a {_kind(mode)}")
+
+    def _open(self, parent: int, name: str, path: str) -> int:
+        fd = os.open(name, _LEAF, dir_fd=parent)
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(fd)
+            raise Refused(f"{path} is a {_kind(mode)}")
+        return fd
+
+    def _has(self, parent: int, name: str, path: str, sha256: str, length: int | None) -> bool:
+        try:
+            fd = self._open(parent, name, path)
+        except FileNotFoundError:
+            return False
+        try:
+            if length is not None and os.fstat(fd).st_size != length:
+                return False
+            found = hashlib.sha256()
+            while piece := os.read(fd, READ_BYTES):
+                found.update(piece)
+            return found.hexdigest() == sha256
+        finally:
+            os.close(fd)
+
+    def _fill(self, fd: int, chunks: Iterable[bytes], sha256: str, length: int) -> None:
+        found, size = hashlib.sha256(), 0
+        for chunk in chunks:
+            size += len(chunk)
+            if size > length:
+                break
+            found.update(chunk)
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(fd, view) :]
+        if size != length or found.hexdigest() != sha256:
+            raise Refused("what lies in staging is not what was verified")
+
+    @contextlib.contextmanager
+    def _translated(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            words = error.strerror or type(error).__name__
+            if error.errno in _PLACE_ERRNOS:
+                words = "a link, or no directory, is in the way" if error.errno != errno.ENAMETOOLONG else words
+                raise Refused(f"{path}: {words}") from error
+            raise Transient(f"{path}: {words}", trouble=Trouble.DISK) from error
+
+
+def _kind(mode: int) -> str:
+    for test, word in (
+        (stat.S_ISLNK, "link"),
+        (stat.S_ISDIR, "directory"),
+        (stat.S_ISFIFO, "fifo"),
+        (stat.S_ISSOCK, "socket"),
+    ):
+        if test(mode):
+            return word
+    return "device"

@@ -1,0 +1,178 @@
+"""How the firmware half is put together, for the agent and for the commands: one `Hangar` per carrier of a task.
+
+Loads python-tuf only where firmware is wanted. Constructs; decides nothing.
+"""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from syncagent.assembly import Directories, open_store, places_of, store_name, territory_of
+from syncagent.core.errors import SyncagentError
+from syncagent.core.release import component_of
+from syncagent.core.settings import Carrier, Settings
+from syncagent.core.territory import RESERVED, is_within
+from syncagent.docks.channel import Channel, Truster
+from syncagent.docks.installer import Installer
+from syncagent.edges.clock import Clock
+from syncagent.edges.drop import Drop
+from syncagent.edges.fetch import Fetch
+from syncagent.edges.journal import Journal
+from syncagent.edges.objects import S3Store
+from syncagent.edges.synchrony import is_synchronised
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "firmware"
+
+
+@dataclass(frozen=True, slots=True)
+class Hangar:
+    """All that one component's firmware needs."""
+
+    carrier: Carrier
+    component: str
+    directory: str  # its part of the state; claimed by whoever is at work
+    channel: Channel
+    installer: Installer
+    store: S3Store
+    why_untrusted: str  # why no signature can be verified; empty when it can, or need not
+
+
+def open_hangar(
+    carrier: Carrier,
+    *,
+    settings: Settings,
+    directories: Directories,
+    journal: Journal,
+    clock: Clock,
+    on_receipt: Callable[[], None] = lambda: None,
+    on_news: Callable[[int], None] = lambda _: None,
+    progress: Callable[[Any], None] | None = None,
+) -> Hangar:
+    """Build what one component's firmware needs; no request is made."""
+    component = component_of(carrier)
+    directory = os.path.join(directories.state_dir, FOLDER, component)
+    places = places_of(settings, directories)
+    root = carrier.firmware.directory or places.data_root
+    staging_dir = _staging_dir(root, directory, component)
+    store = open_store(carrier, clock, progress=progress)
+    root_bytes, why_untrusted = _root(carrier, directories)
+    trust, source = None, _source(carrier, root_bytes)
+    if root_bytes is not None:
+        trust, why_untrusted = _trust(carrier, component, store, root_bytes, os.path.join(directory, source))
+    channel = Channel(
+        carrier,
+        system_id=settings.system.id,
+        journal=journal,
+        getter=store,
+        clock=clock,
+        trust=trust,
+        source=source,
+        why_untrusted=why_untrusted,
+        is_synchronised=is_synchronised,
+    )
+    installer = Installer(
+        carrier,
+        journal=journal,
+        fetch=Fetch(store, staging_dir, on_news=on_news),
+        drop=Drop(root, mode=int(carrier.firmware.mode, 8), gid=_gid(carrier)),
+        staging=Drop(staging_dir, mode=0o600),
+        clock=clock,
+        base_dir=directories.base_dir,
+        why_not=_Territory(settings, directories, root),
+        on_receipt=on_receipt,
+    )
+    return Hangar(carrier, component, directory, channel, installer, store, why_untrusted)
+
+
+def _root(carrier: Carrier, directories: Directories) -> tuple[bytes | None, str]:
+    """The bytes of the owner's root of trust; or why there are none."""
+    if carrier.firmware.root is None:
+        return None, "" if carrier.firmware.allow_unsigned else "no root of trust: set firmware.root of the carrier"
+    path = os.path.join(directories.config_dir, carrier.firmware.root)
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 20), ""
+    except OSError as error:
+        return None, f"firmware.root: cannot read {path}: {error.strerror}"
+
+
+def _trust(
+    carrier: Carrier, component: str, store: S3Store, root: bytes, metadata_dir: str
+) -> tuple[Truster | None, str]:
+    try:
+        from syncagent.edges.trust import Trust, parse_root, verifier
+
+        version = parse_root(root)
+        trust = Trust(
+            store,
+            metadata_dir=metadata_dir,
+            root=root,
+            path=carrier.path,
+            channel=carrier.firmware.channel,
+            component=component,
+        )
+        logger.info("firmware component=%s root=%d verifier=%s", component, version, verifier())
+    except ImportError as error:
+        return None, f"python-tuf cannot be loaded: {error}"
+    except SyncagentError as error:
+        return None, f"firmware.root: {error}"
+    return trust, ""
+
+
+def _source(carrier: Carrier, root: bytes | None) -> str:
+    """A short name for where the metadata is from: what is remembered of another source does not count."""
+    firmware = carrier.firmware
+    words = (store_name(carrier), carrier.path, firmware.channel, hashlib.sha256(root or b"").hexdigest())
+    return f"metadata-{hashlib.sha256(repr(words).encode()).hexdigest()[:16]}"
+
+
+def _staging_dir(root: str, directory: str, component: str) -> str:
+    """On the file system of the images' place, so that its free space is what is looked at."""
+    os.makedirs(directory, mode=0o750, exist_ok=True)
+    try:
+        is_same = os.stat(root).st_dev == os.stat(directory).st_dev
+    except OSError:
+        is_same = True
+    return os.path.join(directory, "staging") if is_same else os.path.join(root, f".syncagent-{component}")
+
+
+def _gid(carrier: Carrier) -> int | None:
+    if carrier.firmware.group is None:
+        return None
+    try:
+        return grp.getgrnam(carrier.firmware.group).gr_gid
+    except KeyError:
+        logger.warning("firmware.group: there is no group %s", carrier.firmware.group)
+        return None
+
+
+class _Territory:
+    """Says why a path below the drop's root is none for firmware."""
+
+    def __init__(self, settings: Settings, directories: Directories, root: str) -> None:
+        places = places_of(settings, directories)
+        self._root = os.path.realpath(root)
+        self._data_root = places.data_root
+        self._own = (os.path.realpath(directories.state_dir), os.path.realpath(directories.config_dir))
+        self._territory = territory_of(settings, directories, places)
+
+    def __call__(self, path: str) -> str:
+        absolute = os.path.join(self._root, path)
+        if any(is_within(absolute, own) or is_within(own, absolute) for own in self._own):
+            return "is inside the agent's own state or configuration"
+        if is_within(absolute, self._data_root):
+            place = os.path.relpath(absolute, self._data_root)
+            if is_within(place, RESERVED):
+                return "is where messages are dropped"
+            owner = self._territory.owner_of(place)
+            if owner is not None:
+                return "is in a directory whose files are sent"
+        return ""
