@@ -252,7 +252,7 @@ class App:
             floor=self._floor,
             is_synchronised=is_synchronised,
             on_pause=self._before_pause,
-            on_resume=self._ring_uploaders,
+            on_resume=self._after_pause,
             on_identity=self._remember_identity,
         )
         if self.settings.devices:
@@ -329,6 +329,8 @@ class App:
                 on_receipt=self._on_receipt,
                 on_news=self._on_image,
                 progress=self._on_progress,
+                lower_bound=self.lower_bound,
+                is_power_low=self.is_power_low,
             )
             self._stores.append(hangar.store)
             self._firmware_stores[carrier.name] = hangar.store
@@ -382,6 +384,10 @@ class App:
 
     def _before_pause(self, reason: str) -> None:
         """Sending is about to wait: the moment for a last word to the outside."""
+
+    def _after_pause(self) -> None:
+        self._ring_uploaders()
+        self._poll_firmware()  # a release may have waited for the battery
 
     def _remember_identity(self, eui: str) -> None:
         try:
