@@ -11,20 +11,25 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from syncagent.assembly import (
     BASE_LOCK,
     STATE_LOCK,
     Directories,
+    identity_of,
     open_journal,
     open_store,
     places_of,
+    remember_identity,
     stores_of,
     territory_of,
 )
 from syncagent.core.board import Board, Fact, Furthest
+from syncagent.core.devices import devices_of
 from syncagent.core.errors import JournalBroken, JournalTorn, Stopping, Transient, Trouble
+from syncagent.core.floor import Floor
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
 from syncagent.core.release import firmware_carriers
@@ -35,13 +40,15 @@ from syncagent.docks.meter import Meter
 from syncagent.docks.routing import Routing
 from syncagent.edges import files
 from syncagent.edges.clock import Bell, Clock, Stop
-from syncagent.edges.configfiles import fingerprint, identify, load_settings
+from syncagent.edges.configfiles import fingerprint, load_settings
 from syncagent.edges.control import Control
 from syncagent.edges.files import Hold
 from syncagent.edges.handling import HandlerHost
+from syncagent.edges.i2c import Buses
 from syncagent.edges.inbox import Inbox, Outbox
 from syncagent.edges.journal import Journal, set_aside, wrecks
 from syncagent.edges.objects import S3Store
+from syncagent.edges.synchrony import is_synchronised
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
 from syncagent.firmware import open_hangar
@@ -53,6 +60,7 @@ from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
 from syncagent.workers.rechecker import Rechecker
 from syncagent.workers.reloader import Reloader
+from syncagent.workers.sensors import Sensors, lower_bound
 from syncagent.workers.uploader import Uploader
 
 logger = logging.getLogger(__name__)
@@ -101,6 +109,7 @@ class App:
         self._stores: list[S3Store] = []
         self._firmware_stores: dict[str, S3Store] = {}  # by the carrier's name
         self._docks: list[Dock] = []
+        self._floor = Floor()
         self._build()
 
     def _hold_data(self, directories: Directories) -> None:
@@ -171,6 +180,7 @@ class App:
         )
         self._intake_bell = intake_bell
         self.supervisor.add(Crew(self.intake, intake_bell, "watcher/crash"))
+        self._build_sensors()
         for carrier in {address.carrier.name: address.carrier for address in self._addresses}.values():
             self._build_dock(carrier)
         self.postman = Postman(
@@ -207,7 +217,7 @@ class App:
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
         self.reloader = Reloader(
             self.settings,
-            load=lambda: load_settings(self.directories.config_dir, identity=identify),
+            load=lambda: load_settings(self.directories.config_dir, identity=identity_of(self.directories)),
             fingerprint=lambda: fingerprint(self.directories.config_dir),
             on_settings=self._take_over,
             board=self.board,
@@ -233,6 +243,21 @@ class App:
         never = [os.path.join(self.places.data_root, directory) for directory in self.territory.reserved]
         return Doorbell(roots, hints, events=bool(roots), never=never)
 
+    def _build_sensors(self) -> None:
+        self._sensors = Sensors(
+            devices_of(self.settings.devices),
+            buses=Buses(wait=self.stop.wait),
+            clock=self.clock,
+            board=self.board,
+            floor=self._floor,
+            is_synchronised=is_synchronised,
+            on_pause=self._before_pause,
+            on_resume=self._after_pause,
+            on_identity=self._remember_identity,
+        )
+        if self.settings.devices:
+            self.supervisor.add(Crew(self._sensors, self.stop.bell(), "power/sensors", is_essential=False))
+
     def _build_dock(self, carrier: Carrier) -> None:
         addresses: dict[str, SendAddress] = {
             address.name: address for address in self._addresses if address.carrier.name == carrier.name
@@ -244,7 +269,13 @@ class App:
         }
         # The store asks the meter how fast it may send, and the meter asks the store what it sent.
         meters: list[Meter] = []
-        store = open_store(carrier, self.clock, progress=self._on_progress, limit=lambda: meters[0].limit())
+        store = open_store(
+            carrier,
+            self.clock,
+            progress=self._on_progress,
+            limit=lambda: meters[0].limit(),
+            floor=self.lower_bound,
+        )
         meter = Meter(
             carrier,
             journal=self.journal,
@@ -267,6 +298,8 @@ class App:
                 ticks=Ticks(periods_s, self.clock.monotonic(), is_always=self._is_once),
                 fields=self.settings.messages,
                 handled_dir=self.directories.handled_dir,
+                held=self._sensors.held,
+                attached=self._sensors.attached,
             ),
             on_look_again=self.intake.look_again,
             on_open=self._ring_uploaders,
@@ -296,6 +329,8 @@ class App:
                 on_receipt=self._on_receipt,
                 on_news=self._on_image,
                 progress=self._on_progress,
+                lower_bound=self.lower_bound,
+                is_power_low=self.is_power_low,
             )
             self._stores.append(hangar.store)
             self._firmware_stores[carrier.name] = hangar.store
@@ -336,6 +371,29 @@ class App:
         self.board.move_flight(threading.current_thread().name, flight.acknowledged_bytes)
         if self.stop.is_set():
             raise Stopping
+
+    # -- devices ------------------------------------------------------------------------------------------------------
+
+    def lower_bound(self) -> datetime | None:
+        """The least that the time can be, while the system's clock is not synchronised; None when nothing tells."""
+        return lower_bound(self._floor, self.clock, is_synchronised)
+
+    def is_power_low(self) -> bool:
+        """Whether a battery is below its limit: nothing may be begun that must not be cut short."""
+        return self._sensors.is_power_low()
+
+    def _before_pause(self, reason: str) -> None:
+        """Sending is about to wait: the moment for a last word to the outside."""
+
+    def _after_pause(self) -> None:
+        self._ring_uploaders()
+        self._poll_firmware()  # a release may have waited for the battery
+
+    def _remember_identity(self, eui: str) -> None:
+        try:
+            remember_identity(self.directories, eui)
+        except OSError as error:
+            logger.warning("identity not remembered reason=%s", files.words(error))
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -466,6 +524,11 @@ class App:
         self.supervisor.on_hangup(self._reload_bell.ring)
         self.intake.open()
         self.postman.open()
+        # Before anything is sent: the battery may be empty, and only the real-time clock may know the time.
+        try:
+            self._sensors.pass_once(self.stop)
+        except Exception:  # a bug there stops nobody, as in its own thread
+            logger.exception("the first samples were not taken")
         self.supervisor.serve("control", self.control.serve)
         self.supervisor.start()
 

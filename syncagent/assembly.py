@@ -5,22 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from syncagent.core.errors import NotThere
 from syncagent.core.manifest import DEFAULT_CONFIG_PATH, DEFAULT_FOLDER
 from syncagent.core.messages import all_addresses
+from syncagent.core.parts import PARTS, Options
 from syncagent.core.places import GENERATED, Places
 from syncagent.core.settings import Carrier, Settings
 from syncagent.core.territory import Territory
 from syncagent.edges import files
 from syncagent.edges.clock import Clock
+from syncagent.edges.configfiles import identify
 from syncagent.edges.credentials import given_keys
+from syncagent.edges.i2c import Buses
 from syncagent.edges.journal import Journal
 from syncagent.edges.objects import S3Store, StoreSettings
 
 STATE_LOCK = "agent.lock"
 #: In the base directory, and in generated_data, which may be a link to what another base directory has, too.
 BASE_LOCK = ".syncagent.lock"
+#: What the part of `$i2c` said when it was last read: a bad contact must not make another device of this one.
+IDENTITY = "identity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,41 @@ class Directories:
     def handled_dir(self) -> str:
         """What handlers made of files."""
         return os.path.join(self.state_dir, "handled")
+
+
+def identity_of(directories: Directories, *, buses: Buses | None = None) -> Callable[..., str]:
+    """Tells who this device is. Asked for "i2c", with bus and address: what the part there says, or last said."""
+
+    def identity(what: str, *place: int) -> str:
+        if what != "i2c":
+            return identify(what)
+        if not place:
+            raise LookupError('no file in devices/ has "source": "at24mac"')
+        number, address = place
+        try:
+            reading, _ = (buses or Buses()).sample(number, address, PARTS["at24mac"], Options())
+        except NotThere as error:
+            remembered = _remembered_identity(directories)
+            if not remembered:
+                raise LookupError(str(error)) from error
+            return remembered
+        return reading.eui
+
+    return identity
+
+
+def _remembered_identity(directories: Directories) -> str:
+    try:
+        with open(os.path.join(directories.state_dir, IDENTITY), encoding="ascii") as file:
+            return file.read(64).strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def remember_identity(directories: Directories, eui: str) -> None:
+    """For when the part cannot be read. Raises: OSError."""
+    if _remembered_identity(directories) != eui:
+        files.write_whole(directories.state_dir, IDENTITY, f"{eui}\n".encode("ascii"))
 
 
 def places_of(settings: Settings | None, directories: Directories) -> Places:
@@ -76,6 +118,7 @@ def open_store(
     *,
     progress: Callable[[Any], None] | None = None,
     limit: Callable[[], int | None] | None = None,
+    floor: Callable[[], datetime | None] = lambda: None,
 ) -> S3Store:
     upload = carrier.upload
     keys: tuple[str | None, str | None] = (carrier.access_key_id, carrier.secret_access_key)
@@ -97,6 +140,7 @@ def open_store(
         clock=clock.now,
         progress=progress,
         limit=limit,
+        floor=floor,
     )
 
 

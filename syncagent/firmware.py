@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from syncagent.assembly import Directories, open_store, places_of, store_name, territory_of
@@ -55,6 +56,8 @@ def open_hangar(
     on_receipt: Callable[[], None] = lambda: None,
     on_news: Callable[[int], None] = lambda _: None,
     progress: Callable[[Any], None] | None = None,
+    lower_bound: Callable[[], datetime | None] = lambda: None,
+    is_power_low: Callable[[], bool] = lambda: False,
 ) -> Hangar:
     """Build what one component's firmware needs; no request is made."""
     component = component_of(carrier)
@@ -62,7 +65,7 @@ def open_hangar(
     places = places_of(settings, directories)
     root = carrier.firmware.directory or places.data_root
     staging_dir = _staging_dir(root, directory, component)
-    store = open_store(carrier, clock, progress=progress)
+    store = open_store(carrier, clock, progress=progress, floor=lower_bound)
     root_bytes, why_untrusted = _root(carrier, directories)
     trust, source = None, _source(carrier, root_bytes)
     if root_bytes is not None:
@@ -77,6 +80,7 @@ def open_hangar(
         source=source,
         why_untrusted=why_untrusted,
         is_synchronised=is_synchronised,
+        lower_bound=lower_bound,
     )
     installer = Installer(
         carrier,
@@ -88,6 +92,7 @@ def open_hangar(
         base_dir=directories.base_dir,
         why_not=_Territory(settings, directories, root),
         on_receipt=on_receipt,
+        is_power_low=is_power_low,
     )
     return Hangar(carrier, component, directory, channel, installer, store, why_untrusted)
 

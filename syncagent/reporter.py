@@ -116,6 +116,7 @@ class Reporter:
                     component: self._journal.firmware_face(component) or NEVER_LOOKED
                     for component in map(component_of, firmware_carriers(self._settings))
                 },
+                devices=self._board.devices(),
             )
         )
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the product's edges: a clock and a stop that jump, and a store in memory.
+"""Stand-ins for the product's edges: a clock and a stop that jump, a store in memory, and an I2C bus.
 
 `MemoryStore` refuses what a careful store refuses, and remembers every call in `history`.
 """
@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -382,3 +383,93 @@ def _verified(body: Body, digest: Digest) -> bytes:
     if len(data) != body.size_bytes or not is_true:
         raise FileChanged("the body is not what was announced")
     return data
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """The answer comes with these bits of one byte flipped."""
+
+    at: int
+    mask: int
+
+
+#: A transfer that the kernel does not end before `FakeBus.let_go`.
+HANG = "hang"
+Deed = int | Flip | str | None
+
+
+class FakeBus:
+    """A stand-in for `smbus2.SMBus`: chips in a dict, address -> register -> the bytes from there on.
+
+    `scripts[address]` is what happens to the next transfers of an address, one after another: an errno, a Flip, HANG,
+    or None for nothing; `always[address]` is what happens to each. `opening` is an errno for whoever opens the bus.
+    """
+
+    funcs = 0x0EFF0009  # of a Raspberry Pi: plain I2C and the SMBus calls made of it
+
+    def __init__(self, chips: dict[int, dict[int, bytes]] | None = None) -> None:
+        self.chips = chips or {}
+        self.scripts: dict[int, builtins.list[Deed]] = {}
+        self.always: dict[int, Deed] = {}
+        self.opening: int | None = None
+        self.history: builtins.list[tuple[str, int]] = []
+        self.writes: builtins.list[tuple[int, int, bytes]] = []
+        self.opened: builtins.list[str] = []
+        self.closed = 0
+        self._go = threading.Event()
+
+    def open(self, path: str) -> FakeBus:
+        self.opened.append(path)
+        if self.opening is not None:
+            raise OSError(self.opening, os.strerror(self.opening))
+        return self
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def let_go(self) -> None:
+        """The kernel comes back, with a time-out."""
+        self._go.set()
+
+    def read_i2c_block_data(self, address: int, register: int, length: int) -> builtins.list[int]:
+        deed = self._begin("read", address)
+        data = bytearray(self._registers(address, register)[:length])
+        if isinstance(deed, Flip) and deed.at < len(data):
+            data[deed.at] ^= deed.mask
+        return builtins.list(data)
+
+    def write_i2c_block_data(self, address: int, register: int, data: builtins.list[int]) -> None:
+        self._begin("write", address)
+        self.writes.append((address, register, bytes(data)))
+        chip = self.chips[address]
+        start = max(each for each in chip if each <= register)
+        whole = bytearray(chip[start])
+        whole[register - start : register - start + len(data)] = data
+        chip[start] = bytes(whole)
+
+    def read_byte(self, address: int) -> int:
+        self._begin("read byte", address)
+        return 0
+
+    def write_quick(self, address: int) -> None:
+        self._begin("quick", address)
+
+    def _begin(self, name: str, address: int) -> Deed:
+        self.history.append((name, address))
+        script = self.scripts.get(address)
+        deed = script.pop(0) if script else self.always.get(address)
+        if deed == HANG:
+            self._go.wait()
+            deed = errno.ETIMEDOUT
+        if isinstance(deed, int):
+            raise OSError(deed, os.strerror(deed))
+        if address not in self.chips:
+            raise OSError(errno.EREMOTEIO, os.strerror(errno.EREMOTEIO))
+        return deed
+
+    def _registers(self, address: int, register: int) -> bytes:
+        chip = self.chips[address]
+        start = max((each for each in chip if each <= register), default=0)
+        data = chip.get(start, b"")
+        # The pointer of a chip that is one block of bytes begins anew at its end.
+        return data[register - start :] + (data if set(chip) == {0} else b"")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from syncagent.assembly import Directories, open_journal
@@ -55,6 +55,8 @@ class Device:
         self.why_not = why_not
         self.firmware = {"component": "cam", **firmware}
         self.receipts = 0
+        self.is_power_low = False
+        self.lower_bound: datetime | None = None
         self.is_signed = "allow_unsigned" not in firmware
         self.start()
 
@@ -91,6 +93,7 @@ class Device:
             source="here",
             why_untrusted="",
             is_synchronised=lambda: False,
+            lower_bound=lambda: self.lower_bound,
         )
         self.installer = Installer(
             carrier,
@@ -102,6 +105,7 @@ class Device:
             base_dir=self.directories.base_dir,
             why_not=self.why_not,
             on_receipt=self._count_receipt,
+            is_power_low=lambda: self.is_power_low,
         )
         self.worker = FirmwareWorker(
             carrier,

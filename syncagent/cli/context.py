@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 
 import click
 
-from syncagent.assembly import Directories, is_running, open_journal, places_of
+from syncagent.assembly import Directories, identity_of, is_running, open_journal, places_of
 from syncagent.core.errors import EXIT_CONFIG, ConfigError, SyncagentError
 from syncagent.core.places import Places
 from syncagent.core.settings import Settings
 from syncagent.edges.clock import Clock
-from syncagent.edges.configfiles import identify, load_settings
+from syncagent.edges.configfiles import load_settings
 from syncagent.edges.control import ask
 from syncagent.edges.journal import Journal
 
@@ -42,7 +42,7 @@ class Context:
     def settings(self) -> Settings:
         """The configuration; prints every mistake and ends with 78 when there is one."""
         try:
-            return load_settings(self.config_dir, identity=identify)
+            return load_settings(self.config_dir, identity=identity_of(self.directories))
         except ConfigError as error:
             for problem in error.problems:
                 say(str(problem))
@@ -51,7 +51,7 @@ class Context:
     def settings_if_sound(self) -> Settings | None:
         """The configuration, or, with a line that says so, nothing when it has a mistake."""
         try:
-            return load_settings(self.config_dir, identity=identify)
+            return load_settings(self.config_dir, identity=identity_of(self.directories))
         except ConfigError as error:
             say(f"the configuration cannot be read, see `syncagent check-config`: {error.problems[0]}")
             return None

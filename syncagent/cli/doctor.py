@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from syncagent.assembly import open_store
+from syncagent.assembly import identity_of, open_store
 from syncagent.checks import Finding, Verdict
 from syncagent.checks.device import check_device
 from syncagent.checks.store import check_store
@@ -17,7 +17,7 @@ from syncagent.core.messages import all_addresses
 from syncagent.core.settings import Carrier, Settings
 from syncagent.docks.survey import prefix_of
 from syncagent.edges.clock import Clock
-from syncagent.edges.configfiles import identify, load_settings
+from syncagent.edges.configfiles import load_settings
 from syncagent.edges.control import ask
 
 _MARKS = {Verdict.OK: "ok  ", Verdict.WARNING: "warn", Verdict.FAILED: "FAIL", Verdict.SKIPPED: "-   "}
@@ -26,7 +26,7 @@ _MARKS = {Verdict.OK: "ok  ", Verdict.WARNING: "warn", Verdict.FAILED: "FAIL", V
 def examine(context: Context, *, writes: bool) -> Iterator[Finding]:
     """Every check, in the order in which things are needed."""
     try:
-        settings = load_settings(context.config_dir, identity=identify)
+        settings = load_settings(context.config_dir, identity=identity_of(context.directories))
     except ConfigError as error:
         for problem in error.problems:
             place = f"{problem.file}:{problem.line}" if problem.line else problem.file

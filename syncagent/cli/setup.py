@@ -11,13 +11,14 @@ from typing import Any
 
 import click
 
+from syncagent.assembly import identity_of
 from syncagent.cli.context import Context, fail, say
 from syncagent.cli.doctor import examine, report
 from syncagent.core.errors import EXIT_CONFIG, ConfigError
 from syncagent.core.places import GENERATED
 from syncagent.core.tree import Node, TextError
 from syncagent.edges import accounts, credentials, files, machine
-from syncagent.edges.configfiles import ENDINGS, identify, load_settings, parse_text
+from syncagent.edges.configfiles import ENDINGS, load_settings, parse_text
 
 #: The configuration that the service reads: only for this one is the service started.
 SERVICE_CONFIG = "/etc/syncagent/configs"
@@ -78,7 +79,7 @@ def setup(context: Context, /, check: bool, start: bool, **given: Any) -> None:
     except OSError as error:
         fail(f"{error.filename or context.config_dir}: {files.words(error)}; run it as root: sudo syncagent setup")
     try:
-        settings = load_settings(context.config_dir, identity=identify)
+        settings = load_settings(context.config_dir, identity=identity_of(context.directories))
     except ConfigError as error:
         for problem in error.problems:
             say(str(problem))

@@ -77,10 +77,25 @@ class Board:
         self._complaints: deque[Complaint] = deque(maxlen=MAX_COMPLAINTS)
         self._flights: dict[str, Flight] = {}
         self._counts: dict[str, int] = {}
+        self._devices: dict[str, dict[str, Any]] = {}
 
     def set_fact(self, name: str, fact: Fact) -> None:
         with self._lock:
             self._facts[name] = fact
+
+    def drop_fact(self, name: str) -> None:
+        """Its reporter has nothing to say any more."""
+        with self._lock:
+            self._facts.pop(name, None)
+
+    def set_device(self, name: str, face: dict[str, Any]) -> None:
+        """What is known of a device of the I2C bus."""
+        with self._lock:
+            self._devices[name] = face
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        with self._lock:
+            return dict(self._devices)
 
     def fact(self, name: str) -> Fact | None:
         with self._lock:

@@ -109,6 +109,26 @@ class AlreadyRunning(SyncagentError):
     """Another agent holds this state directory or this base directory."""
 
 
+class Absence(StrEnum):
+    """Why a part of the I2C bus cannot be used."""
+
+    NO_BUS = "no bus"  # I2C is switched off, or the adapter is unplugged
+    DENIED = "denied"  # the bus is not ours to open
+    NO_ANSWER = "no answer"  # nothing acknowledges the address
+    BUSY = "busy"  # a driver of the kernel owns the address
+    STUCK = "stuck"  # the bus does not move: a line is held, or the kernel does not come back
+    LYING = "lying"  # it answers what cannot be
+
+
+class NotThere(SyncagentError):
+    """A part of the I2C bus cannot be used now; the text says what was tried."""
+
+    def __init__(self, what: str, *, why: Absence, remedy: str = "") -> None:
+        super().__init__(what)
+        self.why = why
+        self.remedy = remedy
+
+
 class JournalBroken(SyncagentError):
     """The journal cannot be read or written; the text says which and why, for a person."""
 

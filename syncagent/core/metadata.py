@@ -17,6 +17,8 @@ from syncagent.core.keys import sayable
 from syncagent.core.messages import PLACE_FIELDS
 
 MAX_METADATA_BYTES = 2_048
+#: What the agent and its owner say of an object takes no more with what devices measured; the rest is the message's.
+MAX_ATTACHED_BYTES = 1_536
 #: Names the object that holds what did not fit.
 SIDECAR = "syncagent-sidecar"
 
@@ -48,6 +50,18 @@ def sayable_value(value: object) -> object:
 def text_of(value: str) -> str:
     """The text that `header_value` was given."""
     return str(make_header(decode_header(value)))
+
+
+def attach(readings: Mapping[str, str], *, own: Mapping[str, str]) -> dict[str, str]:
+    """Of what devices measured, as much as leaves room for the message's fields; whole entries, in their order."""
+    attached: dict[str, str] = {}
+    left = MAX_ATTACHED_BYTES - size_of(own)
+    for name, text in readings.items():
+        size = len(name) + len(text)
+        if name not in own and size <= left:
+            attached[name] = text
+            left -= size
+    return attached
 
 
 def pack(fields: Mapping[str, object], *, own: Mapping[str, str], reserve_bytes: int) -> tuple[dict[str, str], bool]:

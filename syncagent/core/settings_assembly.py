@@ -14,11 +14,13 @@ import attrs
 
 from syncagent.core.constraints import BadValueError
 from syncagent.core.constraints import system_id as system_id_rule
+from syncagent.core.devices import LIMITS, device_of
 from syncagent.core.errors import ConfigError, Problem
 from syncagent.core.findings import Findings
 from syncagent.core.inheritance import heirs, inherit
 from syncagent.core.keywords import IDENTITIES, replace_keywords
 from syncagent.core.ownership import Ownership, judge_ownership, text_at
+from syncagent.core.parts import PARTS
 from syncagent.core.settings import (
     MessageFields,
     SendAddress,
@@ -49,8 +51,11 @@ class ConfigFiles:
     warnings: tuple[str, ...] = ()
 
 
-def assemble(files: ConfigFiles, *, identity: Callable[[str], str], findings: Findings) -> Settings:
-    """The settings that these files make. Raises ConfigError with every problem, `findings` included."""
+def assemble(files: ConfigFiles, *, identity: Callable[..., str], findings: Findings) -> Settings:
+    """The settings that these files make. Raises ConfigError with every problem, `findings` included.
+
+    `identity` is asked with a word, and for "i2c" with the bus and the address of the part that knows.
+    """
     whole = {}
     for kind in KINDS:
         objects = files.objects.get(kind, {})
@@ -89,7 +94,7 @@ class _Assembly:
         self.given = {kind: files.objects.get(kind, {}) for kind in KINDS}
         self.origins: dict[tuple[str, ...], str] = {}
 
-    def settings(self, identity: Callable[[str], str]) -> Settings:
+    def settings(self, identity: Callable[..., str]) -> Settings:
         wanted, system = self._system(identity)
         self._check_all(system.id)
         routes = Routes(
@@ -125,7 +130,7 @@ class _Assembly:
             origins=self.origins,
         )
 
-    def _system(self, identity: Callable[[str], str]) -> tuple[dict[str, Node], System]:
+    def _system(self, identity: Callable[..., str]) -> tuple[dict[str, Node], System]:
         """This system, and its lists of what is active; a list that is not there means all."""
         objects = self.files.objects.get("system", {})
         if len(objects) > 1:
@@ -142,7 +147,7 @@ class _Assembly:
         text = identifier.value
         is_asked = isinstance(text, str) and text.startswith("$") and text[1:] in IDENTITIES
         if is_asked:
-            found = _identify(identity, str(text)[1:])
+            found = _identify(identity, str(text)[1:], *(self._identity_place() if text == "$i2c" else ()))
             if isinstance(found, BadValueError):
                 report(identifier, "id", found.what, found.remedy)
             else:
@@ -196,6 +201,23 @@ class _Assembly:
             lower, upper = getattr(device, low), getattr(device, high)
             if lower is not None and upper is not None and lower > upper:
                 report(node.at([high]), high, f"{upper:g} is below {low}, {lower:g}", f"give {lower:g} or more")
+        if device.source is None:
+            return
+        measured = PARTS[device.source].quantities
+        for quantity, keys in LIMITS.items():
+            for key in keys:
+                if getattr(device, key) is not None and quantity not in measured:
+                    what = f'"{device.source}" does not measure that'
+                    report(node.at([key]), key, what, f"it measures {' and '.join(measured) or 'nothing'}")
+
+    def _identity_place(self) -> tuple[int, ...]:
+        """Bus and address of the first part that holds an identity; nothing when no file names one."""
+        for name, node in sorted(self.whole["devices"].items()):
+            parsed = self._quiet("devices", name, node, DeviceFile)
+            if parsed is not None and parsed.source == "at24mac":
+                device = device_of(name, attrs.asdict(parsed))
+                return device.bus, device.address
+        return ()
 
     def _devices(self) -> dict[str, Mapping[str, object]]:
         parents = {name for name, found in heirs(self.whole["devices"]).items() if found}
@@ -253,9 +275,9 @@ def _is_loopback(listen: str) -> bool:
     return host in ("localhost", "[::1]") or host.startswith("127.")
 
 
-def _identify(identity: Callable[[str], str], what: str) -> str | BadValueError:
+def _identify(identity: Callable[..., str], what: str, *place: int) -> str | BadValueError:
     try:
-        found = identity(what)
+        found = identity(what, *place)
         return str(system_id_rule.check(found))
     except LookupError as error:
         reason = str(error.args[0]) if error.args else "it is not known"

@@ -103,6 +103,11 @@ class DeviceFile:
     bus: Annotated[int, c.within(0, 255)] = 1
     address: Annotated[int | str, c.i2c_address] | None = None
     attach: bool = False
+    sample_s: Annotated[float, c.within(1, 3_600)] = 10.0
+    #: Of an ina219: without it there is no current.
+    shunt_ohm: Annotated[float, c.within(above=0)] | None = None
+    #: Of an lm75: how many bits of its temperature count.
+    bits: Annotated[int, c.within(9, 13)] = 9
     pause_below_percent: Annotated[float, c.within(0, 100)] | None = None
     resume_above_percent: Annotated[float, c.within(0, 100)] | None = None
     pause_below_v: Annotated[float, c.within(0, 1_000)] | None = None

@@ -51,6 +51,7 @@ class Snapshot:
     rates: Mapping[str, float] = field(default_factory=dict)
     wire: Mapping[str, int | None] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     firmware: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # component -> its face
 
 
@@ -120,6 +121,7 @@ def build(snapshot: Snapshot) -> dict[str, Any]:
         "wire": {"bytes_today": None, "bytes_month": None, **snapshot.wire},
         "rates": dict(snapshot.rates),
         "firmware": {component: dict(face) for component, face in snapshot.firmware.items()},
+        "devices": {name: dict(face) for name, face in snapshot.devices.items()},
         "losses": queue["lost"]["files"],
         "last_errors": [
             {

@@ -86,6 +86,7 @@ class Channel:
         source: str,
         why_untrusted: str,
         is_synchronised: Callable[[], bool],
+        lower_bound: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then. `source`
         names store, path, channel and root of trust: what is remembered of another source does not count."""
@@ -99,6 +100,7 @@ class Channel:
         self.source = source
         self._why_untrusted = why_untrusted
         self._is_synchronised = is_synchronised
+        self._lower_bound = lower_bound  # what a real-time clock says while nobody knows the time
 
     def look(self, *, is_full: bool = False, is_urgent: bool = False) -> Look:
         """Look once. `is_urgent`: a wave need not be waited for. Raises: Transient, Blocked, Stopping."""
@@ -128,7 +130,11 @@ class Channel:
 
     def reference(self, memory: Memory) -> datetime:
         """The time to judge expiry by: never below what a verified timestamp said, less the owner's grace."""
-        return self._less_grace(memory.floor.reference(self._clock.now()))
+        return self._less_grace(memory.floor.reference(self._now()))
+
+    def _now(self) -> datetime:
+        now, least = self._clock.now(), self._lower_bound()
+        return now if least is None else max(now, least)
 
     def _less_grace(self, moment: datetime) -> datetime:
         with contextlib.suppress(OverflowError):
@@ -146,7 +152,7 @@ class Channel:
         reference = self.reference(memory)
         age_s = self._journal.time() - memory.refreshed_at
         is_due = not memory.expires or not 0 <= age_s < FULL_EVERY_S
-        wall = self._less_grace(self._clock.now())
+        wall = self._less_grace(self._now())
         news = trust.poll(memory, reference=reference, wall=wall, is_full=is_full or is_due)
         if news is None:
             role = memory.expired(reference)

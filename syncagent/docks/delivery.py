@@ -20,7 +20,7 @@ from syncagent.core.capture import HEAD_BYTES, capture_time
 from syncagent.core.errors import Blocked, HeadersTooLarge, KeyTaken, Refused, Transient, Trouble, UploadGone
 from syncagent.core.keys import Naming, check_key, time_of, with_digest
 from syncagent.core.messages import PLACE_FIELDS
-from syncagent.core.metadata import SIDECAR, header_value, pack, sayable_value
+from syncagent.core.metadata import SIDECAR, attach, header_value, pack, sayable_value
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.places import OUTSIDE
 from syncagent.core.proof import is_md5_hex
@@ -259,8 +259,8 @@ class Delivery:
         try:
             self._put_as(key, pinned, content, digest, only_if_absent=only_if_absent, is_brief=False)
         except HeadersTooLarge as error:
-            if not content_of(self._row.wording).keys() - PLACE_FIELDS:
-                raise  # not because of its message
+            if not content_of(self._row.wording).keys() - PLACE_FIELDS and not self._dock.ways.attached():
+                raise  # not because of its message, nor of what devices measured
             logger.info("fields go beside path=%s key=%s reason=%s", self._row.path, key, error)
             self._journal.release(self._row)
             self._put_as(key, pinned, content, digest, only_if_absent=only_if_absent, is_brief=True)
@@ -366,6 +366,8 @@ class Delivery:
             metadata["syncagent-captured-at"] = captured_at
         if self._row.is_unsettled:
             metadata[UNSETTLED] = "true"
+        if not is_brief:
+            metadata |= attach(self._dock.ways.attached(), own=metadata)
         content = content_of(self._row.wording)
         # Named by what it belongs to, so that a repeated request writes the same object again.
         name = hashlib.sha256(f"{key}\n{digest.sha256.hex()}".encode()).hexdigest()
@@ -373,7 +375,7 @@ class Delivery:
         named = header_value(sidecar)
         packed, is_whole = pack(content, own=metadata, reserve_bytes=len(SIDECAR) + len(named))
         if is_brief:
-            packed, is_whole = {}, False
+            packed, is_whole = {}, not content.keys() - PLACE_FIELDS
         if is_whole:
             return {**metadata, **packed}, None
         document = json.dumps({"key": key, "content": sayable_value(content)}, ensure_ascii=False, allow_nan=False)

@@ -62,6 +62,8 @@ class Ways:
     ticks: Ticks  # of the addresses that send every so many seconds; under the dock's lock
     fields: Mapping[str, MessageFields] = field(default_factory=dict)  # by message type
     handled_dir: str = ""  # what handlers made of files
+    held: Callable[[], str] = lambda: ""  # why nothing may be sent, to any store: the battery, the heat
+    attached: Callable[[], Mapping[str, str]] = dict  # metadata that devices give every object
 
 
 class Dock:
@@ -117,6 +119,8 @@ class Dock:
         With no wait, a permission was taken of the store's gate and of each address's: `unused`, `passed`, `failed`
         or `forgiven` give them back, called by the same thread.
         """
+        if self.is_held():
+            return IDLE_S, []
         now = self.clock.monotonic()
         with self._lock:
             wait_s = self._gate.wait_s(now, get_ident())
@@ -218,6 +222,10 @@ class Dock:
             raise refusal
         if self._survey.has_multipart(row.facts.size_bytes):
             raise Refused("too large for one request, and the store takes no uploads in parts")
+
+    def is_held(self) -> bool:
+        """Whether nothing may be sent for now, to save power. Who decides that says so, and rings when it is over."""
+        return self.ways.held() != ""
 
     def is_paused(self) -> bool:
         """Whether the month's budget is spent, so that only what is allowed may go."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from syncagent.core.errors import ManifestRejected, Refused, Transient, Trouble
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 #: What is left alone of the disk, beside the image and what its manifest asks for.
 RESERVE_BYTES = 1024 * 1024
+LOW_POWER = "it waits for the battery"
 
 
 class Installer:
@@ -53,9 +55,11 @@ class Installer:
         base_dir: str,
         why_not: Callable[[str], str],
         on_receipt: Callable[[], None],
+        is_power_low: Callable[[], bool] = lambda: False,
     ) -> None:
         """`staging`: the directory that `fetch` writes to; older images are kept there as well. `why_not` says why a
-        path below the drop's root is none for firmware, in words."""
+        path below the drop's root is none for firmware, in words. `is_power_low`: whoever takes the image from its
+        place might not survive it."""
         self.component = carrier.firmware.component or carrier.name
         self._carrier = carrier
         self._journal = journal
@@ -66,6 +70,7 @@ class Installer:
         self._base_dir = base_dir
         self._why_not = why_not
         self._on_receipt = on_receipt
+        self._is_power_low = is_power_low
         self._earlier = Earlier(carrier, journal=journal, drop=drop, staging=staging)
 
     # -- forwards -----------------------------------------------------------------------------------------------------
@@ -75,6 +80,8 @@ class Installer:
 
         Raises: Transient(DISK), Stopping.
         """
+        if self._is_power_low():
+            return
         intent = self._journal.rollback_intent(self.component)
         if intent is not None:
             bad, good, reason = intent
@@ -110,6 +117,8 @@ class Installer:
             return self._fail(release, str(error), basis="", is_retryable=True)
         try:
             for _ in range(8):
+                if release.phase in (Phase.VERIFIED, Phase.INSTALLED) and self._is_power_low():
+                    return replace(release, reason=LOW_POWER)
                 if release.phase in (Phase.AVAILABLE, Phase.DEFERRED, Phase.FAILED, Phase.DOWNLOADING):
                     release = self._download(release, manifest)
                 elif release.phase is Phase.VERIFIED:

@@ -36,8 +36,10 @@ ENDINGS = (".json", ".yaml", ".yml")
 _PLAIN_WORDS: dict[str, object] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
-def load_settings(config_dir: str, *, identity: Callable[[str], str]) -> Settings:
+def load_settings(config_dir: str, *, identity: Callable[..., str]) -> Settings:
     """The settings of a directory. `identity` tells who this device is; it may raise LookupError(reason).
+
+    It is asked for a "hostname", …; for "i2c" with the bus and the address of the part that knows.
 
     Raises ConfigError with every problem of every file.
     """

@@ -69,6 +69,7 @@ class S3Store:
         limit: Callable[[], int | None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         is_synchronised: Callable[[], bool] = is_synchronised,
+        floor: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         # Imported here: botocore costs most of a command's start, and most commands never reach the store.
         from syncagent.edges.sender import (
@@ -89,7 +90,7 @@ class S3Store:
         self._base_url = ""
         self._bucket: Bucket | None = None
         self._addresses_tried = 0
-        self.store_clock = StoreClock(clock, monotonic=monotonic, is_synchronised=is_synchronised)
+        self.store_clock = StoreClock(clock, monotonic=monotonic, is_synchronised=is_synchronised, floor=floor)
         keys = Keys(settings.access_key_id, settings.secret_access_key, new_session=new_session)
         self._wire = Wire(
             connect_timeout_s=settings.connect_timeout_s,

@@ -79,8 +79,11 @@ class StoreClock:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         is_synchronised: Callable[[], bool] = lambda: True,
+        floor: Callable[[], datetime | None] = lambda: None,
     ) -> None:
+        """`floor`: the least that the time can be, as long as the wall clock is not synchronised."""
         self._clock = clock
+        self._floor = floor
         self._monotonic = monotonic
         self._is_synchronised = is_synchronised
         self._lock = threading.Lock()
@@ -113,7 +116,7 @@ class StoreClock:
         with self._lock:
             correction = self._correction
         monotonic_s = self._monotonic()
-        return Reading(self._wall() if correction is None else correction.at(monotonic_s), monotonic_s)
+        return Reading(self._best() if correction is None else correction.at(monotonic_s), monotonic_s)
 
     def store_time(self) -> datetime | None:
         """The store's time of this moment, as far as it ever told."""
@@ -142,6 +145,11 @@ class StoreClock:
         """Whether what we sign with has changed since, so that a refusal for its time may be asked again."""
         now = self.read()
         return is_worth_repeating(signed.at(now.monotonic_s), now.moment)
+
+    def _best(self) -> datetime:
+        """Before the store told its time: our wall clock's, unless it says less than the time can be."""
+        wall, floor = self._wall(), self._floor()
+        return wall if floor is None else max(wall, floor)
 
     def _wall(self) -> datetime:
         return self._clock().astimezone(UTC)

@@ -231,8 +231,10 @@ class Uploader:
         return 0.0
 
     def _gives_way(self, row: Row) -> bool:
-        """Between two parts: whether small files wait that this worker could send, or the money is spent."""
+        """Between two parts: whether small files wait that this worker could send, or power or money are short."""
         dock = self._dock
+        if dock.is_held():
+            return True
         accepts = dock.accepts() if dock.is_paused() else None
         if accepts is not None and not accepts(row.path):
             return True

@@ -173,6 +173,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         added("devices/c.json", {"source": "ina219", "pause_below_v": 4, "resume_above_v": 3}),
         "3 is below pause_below_v, 4",
     ),
+    "a limit on what is not measured": (
+        added("devices/c.json", {"source": "ina219", "pause_below_percent": 15}),
+        'pause_below_percent: "ina219" does not measure that -- it measures volts and amps',
+    ),
+    "a limit on a part that measures nothing": (
+        added("devices/c.json", {"source": "at24mac", "pause_above_c": 60}),
+        'pause_above_c: "at24mac" does not measure that -- it measures nothing',
+    ),
     "a key twice in JSON": (
         added("carriers/x.json", '{"path": "a",\n "path": "b"}'),
         "x.json:2: path: this key stands twice",

@@ -56,6 +56,23 @@ def test_a_correction_goes_when_the_wall_clock_is_right_again() -> None:
     assert correct(held, seen, wall=seen.store_time + timedelta(seconds=59)) is None
 
 
+def test_before_the_store_told_its_time_a_real_time_clock_lifts_what_is_signed() -> None:
+    fake = FakeClock(datetime(1970, 1, 1, tzinfo=UTC))
+    least: datetime | None = NOON - timedelta(seconds=40)
+    clock = StoreClock(fake.now, monotonic=fake.monotonic, floor=lambda: least)
+    assert clock.now() == least, "the first request is signed with a time that the store takes"
+    assert clock.note_date(dated(NOON)) == 40.0
+    assert clock.is_corrected
+    assert clock.now() == NOON, "then the store knows better"
+    assert clock.skew_s == (NOON - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds(), "our clock is still wrong"
+
+
+@pytest.mark.parametrize("least", [None, NOON - timedelta(days=400)])
+def test_a_real_time_clock_never_lowers_what_is_signed(least: datetime | None) -> None:
+    fake = FakeClock(NOON)
+    assert StoreClock(fake.now, monotonic=fake.monotonic, floor=lambda: least).now() == NOON
+
+
 def test_setting_the_wall_clock_right_changes_no_signature() -> None:
     fake = FakeClock(datetime(1970, 1, 1, tzinfo=UTC))
     clock = clock_of(fake)

@@ -58,6 +58,7 @@ def test_every_field_is_there_even_when_there_is_nothing_to_say() -> None:
         "firmware",
         "losses",
         "last_errors",
+        "devices",
     } <= set(status)
     assert set(status["queue"]) == STATES
     assert all(cell == {"files": 0, "bytes": 0, "reasons": {}} for cell in status["queue"].values())
@@ -132,6 +133,12 @@ def test_of_several_reporters_of_a_fact_the_one_in_trouble_speaks() -> None:
     del facts["link/b"]
     assert merge(facts, "link").reason == "talk"
     assert merge({"links": Fact(False, "other")}, "link").state == "unknown"
+
+
+def test_devices_are_shown_as_they_are_reported() -> None:
+    face = {"source": "max17048", "ok": False, "state": "not there", "reason": "nothing answers", "values": {}}
+    assert build(replace(SOUND, devices={"battery": face}))["devices"] == {"battery": face}
+    assert build(SOUND)["devices"] == {}
 
 
 def test_the_newest_error_comes_first_with_its_age() -> None:
