@@ -27,9 +27,12 @@ from syncagent.core.board import Board, Fact
 from syncagent.core.errors import JournalBroken, Stopping, Transient, Trouble
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
+from syncagent.core.retention import scopes_of
 from syncagent.core.settings import Carrier, SendAddress, Settings
 from syncagent.core.ticks import Ticks
+from syncagent.docks.clearance import Clearance
 from syncagent.docks.dock import Dock, Ways
+from syncagent.docks.losses import Losses
 from syncagent.docks.meter import Meter
 from syncagent.docks.routing import Routing
 from syncagent.edges import files
@@ -40,6 +43,7 @@ from syncagent.edges.files import Hold
 from syncagent.edges.handling import HandlerHost
 from syncagent.edges.inbox import Inbox, Outbox
 from syncagent.edges.objects import S3Store
+from syncagent.edges.reserve import Reserve
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
 from syncagent.reporter import Reporter, disk_fact
@@ -47,6 +51,7 @@ from syncagent.supervisor import Crew, Supervisor
 from syncagent.workers.handling import Handling
 from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
+from syncagent.workers.pruner import Pruner
 from syncagent.workers.rechecker import Rechecker
 from syncagent.workers.reloader import Reloader
 from syncagent.workers.uploader import Uploader
@@ -70,10 +75,13 @@ class App:
         self.board = Board(self.clock.monotonic)
         for directory in (directories.base_dir, directories.data_dir, directories.state_dir):
             files.make_directory(directory)
+        self.reserve = Reserve(directories.state_dir)
+        self.reserve.give_up_if_full()
         self._holds = [Hold(os.path.join(directories.state_dir, STATE_LOCK))]
         try:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
             self.journal = open_journal(settings, directories, self.clock)
+            self.journal.make_room = self.reserve.give_up
             self.journal.set_stores(stores_of(settings))
         except BaseException:
             self._release()
@@ -156,6 +164,7 @@ class App:
         self._postman_bell = self.stop.bell()
         self.supervisor.add(Crew(self.postman, self._postman_bell, "uploader/messages"))
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
+        self._build_pruner()
         self.reloader = Reloader(
             self.settings,
             load=lambda: load_settings(self.directories.config_dir, identity=identify),
@@ -171,6 +180,39 @@ class App:
             {"position": self._position},
         )
         self.board.set_fact("uploader", Fact(True, "ok"))
+
+    def _build_pruner(self) -> None:
+        clearance = Clearance(
+            journal=self.journal,
+            places=self.places,
+            territory=self.territory,
+            board=self.board,
+            clock=self.clock,
+            is_settling=lambda path: path in self.intake.settling,
+            on_look_again=self.intake.look_again,
+        )
+        self.intake.on_aside = clearance.found_aside
+        losses = [
+            Losses(
+                dock.carrier,
+                list(dock.addresses.values()),
+                journal=self.journal,
+                outbox=Outbox(self.directories.outbox_dir),
+                clock=self.clock,
+            )
+            for dock in self._docks
+        ]
+        self.pruner = Pruner(
+            scopes=scopes_of(self._addresses),
+            clearance=clearance,
+            losses=losses,
+            reserve=self.reserve,
+            journal=self.journal,
+            places=self.places,
+            clock=self.clock,
+            board=self.board,
+        )
+        self.supervisor.add(Crew(self.pruner, self.stop.bell(), "disk/prune", is_essential=False))
 
     def _doorbell(self, hints: Hints) -> Doorbell:
         owners = [] if self._is_once else [owner for owner in self.territory.owners if owner.has_events]
@@ -234,6 +276,7 @@ class App:
         carriers = {address.carrier.name: address.carrier for address in all_addresses(settings)}
         for dock in self._docks:
             dock.set_carrier(carriers[dock.carrier.name])
+        self.pruner.set_scopes(scopes_of(all_addresses(settings)))
         self._ring_uploaders()
 
     # -- bells --------------------------------------------------------------------------------------------------------
@@ -327,7 +370,7 @@ class App:
 
     def _is_idle(self) -> bool:
         # Messages first: what they ask for settles afterwards.
-        return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()
+        return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle() and self.pruner.is_idle()
 
     def _is_all_sent(self) -> bool:
         """Whether nothing is left, also of what another process asked for; False when that cannot be told."""

@@ -21,13 +21,27 @@ from .database import FILE_NAME
 from .deliveries import Deliveries
 from .messages import Messages
 from .reading import JournalReader
+from .retention import Candidate, Loss, Retention
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
 
-__all__ = ["FILE_NAME", "FOR_FILE", "Arrival", "Ask", "Journal", "JournalReader", "Known", "Row", "Tally", "Upload"]
+__all__ = [
+    "FILE_NAME",
+    "FOR_FILE",
+    "Arrival",
+    "Ask",
+    "Candidate",
+    "Journal",
+    "JournalReader",
+    "Known",
+    "Loss",
+    "Row",
+    "Tally",
+    "Upload",
+]
 
 
-class Journal(Arrivals, Deliveries, Messages, Uploads):
+class Journal(Arrivals, Deliveries, Messages, Retention, Uploads):
     """One SQLite file. Thread-safe; writes of several threads share a commit.
 
     Counts, addresses and the next rows to claim are remembered in memory. What another process wrote is not in them

@@ -95,7 +95,13 @@ ALTER TABLE version ADD COLUMN body_size INTEGER;
 CREATE INDEX version_expected ON version(id) WHERE state = 'waiting' AND reason = 'file';
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _MESSAGES)
+_RETENTION = """
+CREATE INDEX version_confirmed ON version(confirmed) WHERE state = 'confirmed';
+ALTER TABLE version ADD COLUMN lost_at REAL;  -- UTC, seconds since 1970: when it was dropped unsent
+CREATE INDEX version_lost ON version(id) WHERE state = 'lost';
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _MESSAGES, _RETENTION)
 
 
 def _version(connection: sqlite3.Connection) -> int:
