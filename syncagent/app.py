@@ -33,9 +33,12 @@ from syncagent.core.floor import Floor
 from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
 from syncagent.core.release import firmware_carriers
+from syncagent.core.retention import scopes_of
 from syncagent.core.settings import Carrier, SendAddress, Settings
 from syncagent.core.ticks import Ticks
+from syncagent.docks.clearance import Clearance
 from syncagent.docks.dock import Dock, Ways
+from syncagent.docks.losses import Losses
 from syncagent.docks.meter import Meter
 from syncagent.docks.routing import Routing
 from syncagent.edges import files
@@ -48,6 +51,7 @@ from syncagent.edges.i2c import Buses
 from syncagent.edges.inbox import Inbox, Outbox
 from syncagent.edges.journal import Journal, set_aside, wrecks
 from syncagent.edges.objects import S3Store
+from syncagent.edges.reserve import Reserve
 from syncagent.edges.synchrony import is_synchronised
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
@@ -58,6 +62,7 @@ from syncagent.workers.firmware import FirmwareWorker
 from syncagent.workers.handling import Handling
 from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
+from syncagent.workers.pruner import Pruner
 from syncagent.workers.rechecker import Rechecker
 from syncagent.workers.reloader import Reloader
 from syncagent.workers.sensors import Sensors, lower_bound
@@ -82,11 +87,14 @@ class App:
         self.board = Board(self.clock.monotonic)
         for directory in (directories.base_dir, directories.data_dir, directories.state_dir):
             files.make_directory(directory)
+        self.reserve = Reserve(directories.state_dir)
+        self.reserve.give_up_if_full()
         self._holds = [Hold(os.path.join(directories.state_dir, STATE_LOCK))]
         try:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
             self._hold_data(directories)
             self.journal = self._open_journal(settings, directories)
+            self.journal.make_room = self.reserve.give_up
         except BaseException:
             self._release()
             raise
@@ -215,6 +223,7 @@ class App:
         self._postman_bell = self.stop.bell()
         self.supervisor.add(Crew(self.postman, self._postman_bell, "uploader/messages"))
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
+        self._build_pruner()
         self.reloader = Reloader(
             self.settings,
             load=lambda: load_settings(self.directories.config_dir, identity=identity_of(self.directories)),
@@ -236,6 +245,39 @@ class App:
             {"position": self._position},
         )
         self.board.set_fact("uploader", Fact(True, "ok"))
+
+    def _build_pruner(self) -> None:
+        clearance = Clearance(
+            journal=self.journal,
+            places=self.places,
+            territory=self.territory,
+            board=self.board,
+            clock=self.clock,
+            is_settling=lambda path: path in self.intake.settling,
+            on_look_again=self.intake.look_again,
+        )
+        self.intake.on_aside = clearance.found_aside
+        losses = [
+            Losses(
+                dock.carrier,
+                list(dock.addresses.values()),
+                journal=self.journal,
+                outbox=Outbox(self.directories.outbox_dir),
+                clock=self.clock,
+            )
+            for dock in self._docks
+        ]
+        self.pruner = Pruner(
+            scopes=scopes_of(self._addresses),
+            clearance=clearance,
+            losses=losses,
+            reserve=self.reserve,
+            journal=self.journal,
+            places=self.places,
+            clock=self.clock,
+            board=self.board,
+        )
+        self.supervisor.add(Crew(self.pruner, self.stop.bell(), "disk/prune", is_essential=False))
 
     def _doorbell(self, hints: Hints) -> Doorbell:
         owners = [] if self._is_once else [owner for owner in self.territory.owners if owner.has_events]
@@ -358,6 +400,7 @@ class App:
         carriers = {address.carrier.name: address.carrier for address in all_addresses(settings)}
         for dock in self._docks:
             dock.set_carrier(carriers[dock.carrier.name])
+        self.pruner.set_scopes(scopes_of(all_addresses(settings)))
         self._ring_uploaders()
 
     # -- bells --------------------------------------------------------------------------------------------------------
@@ -493,7 +536,7 @@ class App:
         # Firmware first, whose receipts are messages; then messages: what they ask for settles afterwards.
         if not all(worker.is_idle() for worker, _ in self._firmware):
             return False
-        return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()
+        return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle() and self.pruner.is_idle()
 
     def _is_all_sent(self) -> bool:
         """Whether nothing is left, also of what another process asked for; False when that cannot be told."""

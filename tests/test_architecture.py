@@ -45,7 +45,7 @@ FAMILIES = (
         "synchrony",
     },
     {"journal", "schema"},
-    {"files", "inbox"},
+    {"files", "inbox", "removal", "reserve"},
 )
 #: Every edge may know the clock: it owns the types `Clock` and `Stop`, which constructors are given.
 COMMON = {"clock"}

@@ -50,11 +50,12 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CONFIRMED: frozenset({State.REMOVED}),
     State.REMOVED: frozenset({State.CONFIRMED}),  # a disk that was away came back
     State.WAITING: frozenset({State.READY, State.PARKED, State.SUPERSEDED, State.GONE, State.LOST}),
-    State.PARKED: frozenset({State.READY, State.SUPERSEDED, State.GONE}),
+    State.PARKED: frozenset({State.READY, State.SUPERSEDED, State.GONE, State.LOST}),
     # REMOVED: a request was on its way when a later version came, or the file went, and the store took it after all.
     State.SUPERSEDED: frozenset({State.READY, State.REMOVED}),  # READY: the old bytes came back under the old name
     State.GONE: frozenset({State.READY, State.REMOVED, State.GONE}),  # GONE: its file went, too
-    State.LOST: frozenset({State.REMOVED}),
+    # READY: its file is there after all, because the process ended between the row and the removal.
+    State.LOST: frozenset({State.REMOVED, State.READY}),
 }
 
 #: States whose bytes are still owed to the bucket.

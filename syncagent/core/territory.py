@@ -15,6 +15,8 @@ from syncagent.core.settings import SendAddress
 
 #: Below generated_data, and never a camera's: the message inbox.
 RESERVED = "messages"
+#: How the name of a file begins that is being removed, for the moment between two looks at it.
+ASIDE = ".syncagent-aside."
 
 
 @lru_cache(maxsize=256)
@@ -29,6 +31,8 @@ def is_wanted(relative_path: str, *, include: tuple[str, ...], ignore: tuple[str
     name, too, because rsync and gphoto2 keep final names inside temporary directories.
     """
     names = relative_path.split("/")
+    if names[-1].startswith(ASIDE):
+        return False
     ignored = _matcher(ignore)
     if ignored.match(relative_path) or any(ignored.match(name) for name in names):
         return False

@@ -19,7 +19,7 @@ from syncagent.core.errors import FileVanished, SyncagentError, Transient, Troub
 from syncagent.core.model import OWED, Facts, State
 from syncagent.core.places import OUTSIDE, Places
 from syncagent.core.settle import QUIET_WITHOUT_LEASE, Settling, Verdict, Writers
-from syncagent.core.territory import Owner, Territory, is_within
+from syncagent.core.territory import ASIDE, Owner, Territory, is_within
 from syncagent.edges import files
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.files import Lease, Listing
@@ -96,6 +96,7 @@ class Intake:
         self._on_recheck = on_recheck
         self.settling = settling if settling is not None else Settling()
         self._is_once = is_once
+        self.on_aside: Callable[[str], None] = lambda _place: None  # told of files that a removal left aside
         self._scan: Scan | None = None
         self._requests: deque[str] = deque()  # directories to scan, below generated_data
         self._next_scan = clock.monotonic()
@@ -512,6 +513,8 @@ class Intake:
         scan.matched += len(known)
         for name, facts in listing.files.items():
             inner = f"{place}/{name}" if place else name
+            if name.startswith(ASIDE):
+                self.on_aside(inner)
             if not self._compare(inner, facts, known.get(name, [])):
                 scan.skipped += 1
         if listing.missing:

@@ -78,24 +78,26 @@ POLLED = frozenset(
         *("tally", "asked", "next_due_s", "has_ready", "wake_due", "claim", "oldest_owed", "time", "known_at", "rows"),
         *("device_of", "make_directory", "known_among", "check", "take", "locate", "is_file", "facts_of", "kind_of"),
         *("words", "is_quiet", "row", "listing", "read", "orphans", "letters", "scan_directory", "expected", "overdue"),
-        *("open_directory", "refresh"),
+        *("open_directory", "refresh", "space_at", "confirmed_below", "claims_on", "total_of", "proved", "is_taken"),
+        *("parse_aside", "write_proved", "count_of", "note", "aside_name"),
     }
 )
 
 
 def arm(mortal: Mortal) -> None:
     """Wrap every public function and method of the edges, and what they do to disk, database and socket."""
-    from syncagent.edges import files
+    from syncagent.edges import files, removal
     from syncagent.edges.control import Control
     from syncagent.edges.inbox import Inbox
     from syncagent.edges.journal import Journal
     from syncagent.edges.objects import S3Store
     from syncagent.edges.watch import Doorbell, Hints
 
-    for name, value in list(vars(files).items()):
-        is_public = inspect.isfunction(value) and not name.startswith("_")
-        if is_public and value.__module__ == files.__name__:
-            mortal.wrap(files, name, called=f"files.{name}", is_polled=name in POLLED)
+    for module, short in ((files, "files"), (removal, "removal")):
+        for name, value in list(vars(module).items()):
+            is_public = inspect.isfunction(value) and not name.startswith("_")
+            if is_public and value.__module__ == module.__name__:
+                mortal.wrap(module, name, called=f"{short}.{name}", is_polled=name in POLLED)
     for owner in (files.PinnedFile, files.Stretch, files.Hold, Journal, S3Store, Control, Doorbell, Hints, Inbox):
         for name in dir(owner):
             value = getattr(owner, name)

@@ -24,6 +24,7 @@ from .deliveries import Deliveries
 from .messages import Messages
 from .reading import JournalReader
 from .releases import Release, Releases, Step
+from .retention import Candidate, Loss, Retention
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
 from .wreckage import set_aside, wrecks
@@ -33,9 +34,11 @@ __all__ = [
     "FOR_FILE",
     "Arrival",
     "Ask",
+    "Candidate",
     "Journal",
     "JournalReader",
     "Known",
+    "Loss",
     "Release",
     "Row",
     "Step",
@@ -51,7 +54,7 @@ _TORN = "torn"
 TOLD_S = 7 * 86400.0
 
 
-class Journal(Arrivals, Deliveries, Messages, Releases, Uploads):
+class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads):
     """One SQLite file. Thread-safe; writes of several threads share a commit.
 
     Counts, addresses and the next rows to claim are remembered in memory. What another process wrote is not in them

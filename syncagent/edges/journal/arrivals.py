@@ -139,7 +139,7 @@ class Arrivals(JournalBase):
                 ready += 1
             elif same and is_newest:
                 known.add(wish)
-                if state in (State.SUPERSEDED, State.GONE) and reason != DROPPED:
+                if state in (State.SUPERSEDED, State.GONE, State.LOST) and reason != DROPPED:
                     self._move(connection, row_id, State.READY, attempts=0, due=due)
                     ready += 1
                 elif state is State.REMOVED:

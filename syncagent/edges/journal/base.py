@@ -31,6 +31,9 @@ class JournalBase(Database):
         self._taken: dict[int, tuple[str, str]] = {}  # row id -> (path, key), under _take_lock
         self._take_lock = threading.Lock()
         self._stranded: dict[int, Row] = {}  # SENDING, because the disk was full when they were to be released
+        #: What the store proved and the journal could not write down: the row, and the change. Under _take_lock.
+        self._proved: dict[int, tuple[Row, Callable[[sqlite3.Connection], None]]] = {}
+        self._proving = threading.Lock()
         self._addresses: dict[str, int] = {}
         self._address_stores: dict[str, str] = {}  # as this process was told, whatever others write
         self._active: frozenset[str] = frozenset()

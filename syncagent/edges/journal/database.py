@@ -51,6 +51,8 @@ class Database:
         self._data_version = -1
         self._is_durable: bool | None = None  # what `synchronous` stands at
         self._lost: JournalLost | None = None  # what the first thread met that found it so
+        #: Asked once when a commit finds no room; whether it made some.
+        self.make_room: Callable[[], bool] = lambda: False
         self._writer, self._reader = self._open_to_read() if is_read_only else self._open()
         self.identity = None if is_read_only else _identify(self.path)
 
@@ -176,13 +178,25 @@ class Database:
                     return
             try:
                 with self._lock:
-                    self._guard(lambda batch=batch: self._commit(batch))  # type: ignore[misc]
+                    self._guard(lambda batch=batch: self._commit_with_room(batch))  # type: ignore[misc]
             except BaseException as error:
                 for write in batch:
                     write.error = write.error or error
             finally:
                 for write in batch:
                     write.done.set()
+
+    def _commit_with_room(self, batch: Sequence[_Write]) -> None:
+        try:
+            self._commit(batch)
+        except sqlite3.Error as error:
+            # A quota that is used up (EDQUOT), or a log that cannot grow, are errors of input and output to SQLite.
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or not self.make_room():
+                raise
+            for write in batch:
+                write.error = None
+            self._commit(batch)
 
     def _commit(self, batch: Sequence[_Write]) -> None:
         connection = self._writer

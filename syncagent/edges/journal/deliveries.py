@@ -41,7 +41,11 @@ class Deliveries(JournalBase):
         attempts first, so a poisoned file sinks; then by `order`. `accepts` judges paths: then all rows are looked at.
         `until`: of these addresses only rows that were READY by then (monotonic) go. A row of an address with a
         handler goes only when the handler has seen it.
+
+        Raises: JournalBroken while what was proved before cannot be written down: what a kill would make the agent
+        send again must not become more.
         """
+        self.write_proved()
         with self._take_lock:
             paths = {path for path, _ in self._taken.values()}
             for attempts in ("= 0", "> 0"):
@@ -108,9 +112,10 @@ class Deliveries(JournalBase):
         return False
 
     def let_go(self, row: Row) -> None:
-        """The worker is done with the row, whatever became of it."""
+        """The worker is done with the row, whatever became of it. One whose confirmation is not written stays taken."""
         with self._take_lock:
-            self._taken.pop(row.id, None)
+            if row.id not in self._proved:
+                self._taken.pop(row.id, None)
 
     def reserve_key(self, row: Row, key: str) -> bool:
         """Whether no other worker sends to the same key of the same store right now; then it is ours until `let_go`."""
@@ -182,7 +187,7 @@ class Deliveries(JournalBase):
         self._write(apply)
 
     def confirm(self, row: Row, *, key: str, digest: Digest, etag: str | None) -> None:
-        """The store proved the digest: durable.
+        """The store proved the digest: durable. What cannot be written is remembered, and not sent again.
 
         Positions count confirmations from 1. Without an `etag` nothing was sent, because this journal had confirmed
         the same bytes under the same key before: that version keeps its position, and this row gets none.
@@ -212,10 +217,30 @@ class Deliveries(JournalBase):
                 end_upload(connection, row.id)
                 self._uploads.discard(row.id)
 
-        self._write(apply, durable=True)
+        try:
+            self._write(apply, durable=True)
+        except JournalBroken:
+            with self._take_lock:
+                self._proved[row.id] = (row, apply)
+            raise
+
+    def write_proved(self) -> None:
+        """Write down what was proved while the journal could not be written. Raises: JournalBroken."""
+        if not self._proved:
+            return
+        with self._proving:  # each once
+            with self._take_lock:
+                proved = list(self._proved.items())
+            for row_id, (_, apply) in proved:
+                self._write(apply, durable=True)
+                with self._take_lock:
+                    self._proved.pop(row_id, None)
+                    self._taken.pop(row_id, None)
 
     def release(self, row: Row) -> None:
         """Back to READY without charging the attempt: it was not this file's fault, or it has more parts to send."""
+        if row.id in self._proved:
+            return
         try:
             self._write(lambda connection: self._release(connection, row))
         except JournalBroken:

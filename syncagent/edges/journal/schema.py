@@ -148,7 +148,13 @@ CREATE TABLE firmware_component(
 ) WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _MESSAGES, _LIVE, _FIRMWARE)
+_RETENTION = """
+CREATE INDEX version_confirmed ON version(confirmed) WHERE state = 'confirmed';
+ALTER TABLE version ADD COLUMN lost_at REAL;  -- UTC, seconds since 1970: when it was dropped unsent
+CREATE INDEX version_lost ON version(id) WHERE state = 'lost';
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _MESSAGES, _LIVE, _FIRMWARE, _RETENTION)
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -1,0 +1,233 @@
+"""Files on their way out: asked of the journal, removed by the edge, written down, and mended after a crash.
+
+Promises that a file goes only while the journal says that everybody has it (or that it may be lost, which stands in
+the journal before the file goes), and that what could not be written down is written down later.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+
+from syncagent.core.board import Board
+from syncagent.core.errors import FileVanished, JournalBroken, Transient
+from syncagent.core.model import Facts, State
+from syncagent.core.places import Places
+from syncagent.core.retention import Scope, confirmed_version, droppable_version, scope_of
+from syncagent.core.territory import Territory
+from syncagent.edges import files, removal
+from syncagent.edges.clock import Clock
+from syncagent.edges.journal import Candidate, Journal
+from syncagent.edges.removal import Outcome
+
+logger = logging.getLogger(__name__)
+
+#: A directory that we emptied stays so long: its writer may be about to write the next file.
+TIDY_S = 60.0
+MAX_EMPTY = 10_000
+
+
+class Fate(Enum):
+    """What became of a candidate."""
+
+    WENT = "went"
+    STAYS = "stays"
+
+
+class Clearance:
+    """See the module. One worker owns it; `found_aside` may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        places: Places,
+        territory: Territory,
+        board: Board,
+        clock: Clock,
+        is_settling: Callable[[str], bool],
+        on_look_again: Callable[[str], None],
+    ) -> None:
+        self._journal = journal
+        self._places = places
+        self._territory = territory
+        self._board = board
+        self._clock = clock
+        self._is_settling = is_settling
+        self._on_look_again = on_look_again
+        self._unwritten: dict[int, None] = {}  # rows whose files went
+        self._touched: dict[str, dict[str, None]] = {}  # root -> directories that lost a name
+        self._asides: dict[str, None] = {}  # places of files that a run left aside
+        self._empty: dict[str, float] = {}  # directory below generated_data -> when it lost a file
+
+    # -- one file -----------------------------------------------------------------------------------------------------
+
+    def scope_of(self, path: str, scopes: Sequence[Scope]) -> Scope | None:
+        """Whose rules a path of the journal goes by; none when it is not of a watched directory."""
+        place = self._places.relative_of(path)
+        return None if place is None or self._territory.is_reserved(place) else scope_of(place, scopes)
+
+    def clear(self, path: str) -> tuple[Fate, int]:
+        """Remove a file that everybody has, if it is unchanged; what became of it, and how many bytes it had."""
+        claims = self._journal.claims_on(path)
+        facts = confirmed_version(claims, wanting=self._wanting(path))
+        if facts is None or self._is_settling(path):
+            return Fate.STAYS, 0
+        ids = [claim.id for claim in claims if claim.state is State.CONFIRMED]
+        if self._remove(path, facts, ids[0]) is Fate.STAYS:
+            return Fate.STAYS, 0
+        self._unwritten.update(dict.fromkeys(ids))
+        logger.info("removed path=%s bytes=%d", path, facts.size_bytes)
+        return Fate.WENT, facts.size_bytes
+
+    def drop(self, candidates: Sequence[Candidate], reason: str) -> int:
+        """Drop unsent files; how many went. The journal knows before the disk does. Raises: JournalBroken."""
+        chosen: list[tuple[str, Facts, list[int], list[int]]] = []
+        for candidate in candidates:
+            claims = self._journal.claims_on(candidate.path)
+            facts = droppable_version(claims)
+            if facts is None or not self._is_as_it_was(candidate.path, facts):
+                continue
+            unsent = [claim.id for claim in claims if claim.state not in (State.CONFIRMED, State.GONE)]
+            confirmed = [claim.id for claim in claims if claim.state is State.CONFIRMED]
+            chosen.append((candidate.path, facts, unsent, confirmed))
+        if not chosen:
+            return 0
+        self._journal.lose([row_id for _, _, unsent, _ in chosen for row_id in unsent], reason)
+        count = 0
+        kept: set[int] = set()
+        for path, facts, unsent, confirmed in chosen:
+            if self._remove(path, facts, unsent[0]) is Fate.STAYS:
+                kept.update(unsent)
+                continue
+            self._unwritten.update(dict.fromkeys(confirmed))
+            count += 1
+            logger.error("lost path=%s bytes=%d reason=%s", path, facts.size_bytes, reason)
+            self._board.complain(path, "lost", reason, "a larger card, a better link, or when_full: stop")
+        if kept:
+            self._journal.regain(sorted(kept))
+            for path, _, unsent, _ in chosen:
+                if unsent[0] in kept:
+                    self._on_look_again(path)
+        return count
+
+    def _wanting(self, path: str) -> frozenset[str]:
+        place = self._places.relative_of(path) or ""
+        owner = self._territory.owner_of(place)
+        return frozenset(address.name for address in owner.wanting(place)) if owner is not None else frozenset()
+
+    def _is_as_it_was(self, path: str, facts: Facts) -> bool:
+        located = self._places.locate(path)
+        if located is None or self._is_settling(path) or self._journal.is_taken(path):
+            return False
+        try:
+            sighting = files.sight(*located)
+        except (FileVanished, Transient):
+            return False
+        return sighting.facts == facts and sighting.lease is not files.Lease.BUSY
+
+    def _remove(self, path: str, facts: Facts, row_id: int) -> Fate:
+        located = self._places.locate(path)
+        if located is None:
+            return Fate.STAYS
+        try:
+            outcome = removal.remove(*located, facts, row_id=row_id)
+        except Transient as error:
+            self._board.complain(path, "remove", str(error), "let the agent's user write to the directory")
+            return Fate.STAYS
+        if outcome is Outcome.REMOVED:
+            root, place = located
+            head = place.rpartition("/")[0]
+            self._touched.setdefault(root, {})[head] = None
+            if len(self._empty) < MAX_EMPTY:
+                self._empty[head] = self._clock.monotonic()
+        elif outcome is Outcome.CHANGED:
+            logger.debug("not removed path=%s why=%s", path, outcome.value)
+        return Fate.WENT if outcome is Outcome.REMOVED else Fate.STAYS
+
+    # -- after many ---------------------------------------------------------------------------------------------------
+
+    def write_down(self) -> bool:
+        """Removals become durable, then rows. False when the journal cannot be written: then later."""
+        for root, directories in self._touched.items():
+            removal.sync(root, directories)
+        self._touched.clear()
+        try:
+            self._journal.write_proved()
+            if self._unwritten:
+                self._journal.removed(self._unwritten)
+                self._unwritten.clear()
+        except JournalBroken:
+            return False
+        return True
+
+    def tidy(self, scopes: Sequence[Scope]) -> None:
+        """Remove directories that we emptied, where the owner lets us; never a watched one."""
+        now = self._clock.monotonic()
+        for place in [place for place, at in self._empty.items() if now - at >= TIDY_S]:
+            del self._empty[place]
+            scope = scope_of(place, scopes)
+            if scope is None or not scope.rules.remove_empty_directories or any(each.path == place for each in scopes):
+                continue
+            if place and removal.remove_directory(self._places.data_root, place):
+                logger.info("empty directory removed path=%s", self._places.path_of(place))
+                self._empty[place.rpartition("/")[0]] = now - TIDY_S
+
+    # -- after a crash ------------------------------------------------------------------------------------------------
+
+    def found_aside(self, place: str) -> None:
+        """A scan saw a file that was set aside: by a run that ended before it could remove it, or just now by us."""
+        self._asides[place] = None
+
+    def look_for_asides(self, scopes: Iterable[Scope]) -> None:
+        """In directories that no scan looks into, because nothing there is sent by itself."""
+        watched = {owner.path for owner in self._territory.owners}
+        for scope in scopes:
+            if scope.path in watched:
+                continue
+            for directory in self._journal.directories_below(self._places.path_of(scope.path)):
+                place = self._places.relative_of(directory) or ""
+                for listing in files.scan_directory(self._places.data_root, place):
+                    for name in listing.files:
+                        if removal.parse_aside(name) is not None:
+                            self.found_aside(f"{place}/{name}" if place else name)
+
+    def mend(self) -> None:
+        """What was left aside goes back under its name, or, where its loss is written down already, away."""
+        while self._asides:
+            place, _ = self._asides.popitem()
+            try:
+                self._mend(place)
+            except (OSError, Transient) as error:
+                reason = files.words(error) if isinstance(error, OSError) else str(error)
+                self._board.complain(self._places.path_of(place), "put back", reason, "check the disk")
+
+    def _mend(self, place: str) -> None:
+        head, _, aside = place.rpartition("/")
+        parsed = removal.parse_aside(aside)
+        status = files.look(self._places.data_root, place)
+        if parsed is None or status is None or not files.is_file(status):
+            return  # ours of just now
+        row_id, name = parsed
+        row = self._journal.row_if_any(row_id)
+        facts = files.facts_of(status)
+        if row is not None and (
+            row.path.rpartition("/")[0] != self._places.path_of(head) or not _begins(row.path, name)
+        ):
+            row = None  # of another journal
+        if row is not None:
+            name = os.path.basename(row.path)
+            known = (row.facts.size_bytes, row.facts.mtime_ns, row.facts.inode)
+            if row.state is State.LOST and known == (facts.size_bytes, facts.mtime_ns, facts.inode):
+                removal.finish(self._places.data_root, place)
+                logger.error("lost path=%s, as was begun before the restart", row.path)
+                return
+        given = removal.put_back(self._places.data_root, place, name)
+        logger.info("put back place=%s", f"{head}/{given}")
+        self._on_look_again(self._places.path_of(f"{head}/{given}" if head else given))
+
+
+def _begins(path: str, name: str) -> bool:
+    return os.fsencode(os.path.basename(path)).startswith(os.fsencode(name))

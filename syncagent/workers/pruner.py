@@ -1,0 +1,284 @@
+"""Removes confirmed files by the owner's rules, oldest first; and unsent ones on a full card, where the owner says so.
+
+One pass looks at every watched directory and removes one batch where there is something to remove. It needs no write
+of the journal to remove what is confirmed: a full journal must not stop the only one who makes room for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from syncagent.core.board import Board, Fact
+from syncagent.core.errors import JournalBroken, Transient
+from syncagent.core.model import State
+from syncagent.core.places import Places
+from syncagent.core.retention import (
+    Need,
+    Scope,
+    Space,
+    due_until,
+    is_eager,
+    is_out_of_room,
+    lacking,
+    surplus,
+    thinned,
+)
+from syncagent.docks.clearance import Clearance, Fate
+from syncagent.docks.losses import Losses
+from syncagent.edges import removal
+from syncagent.edges.clock import Clock, Stop
+from syncagent.edges.journal import Candidate, Journal
+from syncagent.edges.reserve import Reserve
+
+logger = logging.getLogger(__name__)
+
+#: Files that are looked at in one pass.
+BATCH = 64
+#: The disk is asked for its space this often, the ages of files are looked at.
+LOOK_S = 5.0
+#: When none shall be kept, and while there is too little room.
+SOON_S = 1.0
+#: Files that could not go (somebody owes them, their ctime is new) are looked at again after so long, and these
+#: looks take at most this share of the time.
+AGAIN_S, SHARE = 30.0, 0.02
+#: A sweep of so much work is of very many files.
+LONG_S = 1.0
+#: Above every row id.
+NO_ROW = 1 << 62
+_START = (-1.0, 0)
+
+
+@dataclass(slots=True)
+class Sweep:
+    """How far one directory has been looked through, from its oldest file on."""
+
+    after: tuple[float, int] = _START
+    busy_s: float = 0.0
+    again_at: float = 0.0
+    is_under: bool = False  # the disk is below its minimum, or was and has not passed it by a tenth yet
+    counted: tuple[int, int] = (-1, -1)  # what the tally was when all were counted
+    more: Need = field(default_factory=Need)  # what is left of the surplus that was found then
+
+
+class Pruner:
+    """See the module."""
+
+    name = "prune"
+
+    def __init__(
+        self,
+        *,
+        scopes: Sequence[Scope],
+        clearance: Clearance,
+        losses: Sequence[Losses],
+        reserve: Reserve,
+        journal: Journal,
+        places: Places,
+        clock: Clock,
+        board: Board,
+    ) -> None:
+        self._scopes = tuple(scopes)
+        self._clearance = clearance
+        self._losses = losses
+        self._reserve = reserve
+        self._journal = journal
+        self._places = places
+        self._clock = clock
+        self._board = board
+        self._sweeps: dict[str, Sweep] = {}
+        self._is_first = True
+        self._seen = -1  # how many were confirmed at the last look
+        self._is_idle = False
+
+    def set_scopes(self, scopes: Sequence[Scope]) -> None:
+        """The owner edited the rules."""
+        self._scopes = tuple(scopes)
+        self._sweeps.clear()
+
+    def is_idle(self) -> bool:
+        """Nothing was left to remove at the last look, and nothing was confirmed since."""
+        return self._is_idle and self._seen == self._confirmed()
+
+    def _confirmed(self) -> int:
+        return self._journal.count_of(State.CONFIRMED)
+
+    def pass_once(self, stop: Stop) -> float:
+        """One batch of each directory; seconds until the next look."""
+        self._is_idle, seen = False, self._confirmed()
+        if self._is_first:
+            self._clearance.look_for_asides(self._scopes)
+            self._is_first = False
+        self._clearance.mend()
+        wait_s = LOOK_S
+        for scope in self._scopes:
+            if stop.is_set():
+                break
+            wait_s = min(wait_s, self._prune(scope))
+        is_written = self._clearance.write_down()
+        self._clearance.tidy(self._scopes)
+        if is_written:
+            self._reserve.make()
+            self._report()
+        self._seen, self._is_idle = seen, wait_s > 0
+        return wait_s
+
+    def _report(self) -> None:
+        for losses in self._losses:
+            try:
+                losses.report()
+            except (JournalBroken, Transient) as error:
+                logger.warning("losses not reported yet reason=%s", error)
+
+    # -- one watched directory ----------------------------------------------------------------------------------------
+
+    def _prune(self, scope: Scope) -> float:
+        sweep = self._sweeps.setdefault(scope.path, Sweep())
+        begun = self._clock.monotonic()
+        space = self._space(scope)
+        if space is None:
+            return LOOK_S
+        need = lacking(scope.rules, space, is_under=sweep.is_under)
+        if need and not sweep.is_under:
+            sweep.after = _START  # whatever was passed by may go now
+        sweep.is_under = bool(need)
+        until = due_until(scope.rules, self._journal.time())
+        removed = self._clear_proved(scope, need, is_due=until is not None)
+        more = self._surplus(scope, sweep)
+        is_through = True
+        if until is not None or more or need:
+            if begun >= sweep.again_at:
+                sweep.after, sweep.again_at, sweep.busy_s = _START, begun + AGAIN_S, 0.0
+            went, is_through = self._clear(scope, sweep, until, more, need)
+            removed += went
+        sweep.busy_s += self._clock.monotonic() - begun
+        sweep.again_at = max(sweep.again_at, begun + sweep.busy_s / SHARE) if removed == 0 else sweep.again_at
+        if need and is_through and not removed:
+            removed = self._drop(scope, sweep, need)
+        self._tell(scope, space, need=need, is_stuck=is_through and not removed)
+        if removed or not is_through:
+            return 0.0
+        return SOON_S if need or is_eager(scope.rules) else LOOK_S
+
+    def _space(self, scope: Scope) -> Space | None:
+        root = f"{self._places.data_root}/{scope.path}".rstrip("/")
+        try:
+            return removal.space_at(root)
+        except Transient:
+            return None  # it is not there: the intake says so
+
+    def _clear(self, scope: Scope, sweep: Sweep, until: float | None, more: Need, need: Need) -> tuple[int, bool]:
+        """Look at one batch; how many went, and whether none is left to look at."""
+        directory = self._places.path_of(scope.path)
+        latest = self._journal.time() if more or need else until
+        found = self._journal.confirmed_below(directory, until=latest or 0.0, after=sweep.after, limit=BATCH)
+        count = 0
+        for candidate in found:
+            if not (until is not None and candidate.at <= until) and not more and not need:
+                return count, True
+            sweep.after = (candidate.at, candidate.id)
+            if self._clearance.scope_of(candidate.path, self._scopes) is not scope:
+                continue
+            fate, size_bytes = self._clearance.clear(candidate.path)
+            if fate is Fate.WENT:
+                count += 1
+                more, need = _less(more, size_bytes), _less(need, size_bytes)
+        sweep.more = more
+        if count:
+            self._board.add("removed_files", count)
+        return count, len(found) < BATCH
+
+    def _clear_proved(self, scope: Scope, need: Need, *, is_due: bool) -> int:
+        """What the store proved goes as well when the journal has no room to write that down: this makes some."""
+        if not need and not is_due:
+            return 0
+        count = 0
+        for path in self._journal.proved().values():
+            if self._clearance.scope_of(path, self._scopes) is scope:
+                count += self._clearance.clear(path)[0] is Fate.WENT
+        return count
+
+    def _surplus(self, scope: Scope, sweep: Sweep) -> Need:
+        """How many more confirmed files there are than shall be kept. Counted only when there may be too many."""
+        rules = scope.rules
+        if not rules.keep_files and not rules.keep_bytes:
+            return Need()
+        tally = self._journal.total_of(State.CONFIRMED, scope.addresses)
+        most = surplus(rules, *tally)  # each file is counted once at least
+        if most and not sweep.more and sweep.counted != tally:
+            if self._clock.monotonic() < sweep.again_at and sweep.busy_s > LONG_S:
+                return Need()  # to count very many files is not worth it for each new one
+            below = [self._places.path_of(each.path) for each in self._scopes if _is_below(each.path, scope.path)]
+            total = self._journal.confirmed_total(self._places.path_of(scope.path), below)
+            sweep.counted, sweep.more = tally, surplus(rules, *total)
+        # Others remove files, too.
+        sweep.more = Need(min(sweep.more.size_bytes, most.size_bytes), min(sweep.more.inodes, most.inodes))
+        return sweep.more
+
+    # -- nothing confirmed is left ------------------------------------------------------------------------------------
+
+    def _drop(self, scope: Scope, sweep: Sweep, need: Need) -> int:
+        """Drop one batch of unsent files, where the owner allows it; how many went."""
+        if scope.rules.when_full != "drop_unsent":
+            return 0
+        reason = f"the card was full, and retention.drop_order is {scope.rules.drop_order}"
+        try:
+            for candidates in self._droppable(scope):
+                chosen = []
+                left = need
+                for each in candidates:
+                    if left and self._clearance.scope_of(each.path, self._scopes) is scope:
+                        chosen.append(each)
+                        left = left.less(each.size_bytes)
+                dropped = self._clearance.drop(chosen, reason) if chosen else 0
+                if dropped:
+                    return dropped
+        except JournalBroken as error:
+            # Nothing is dropped that cannot be told of.
+            logger.warning("nothing dropped: the journal cannot be written reason=%s", error)
+        return 0
+
+    def _droppable(self, scope: Scope) -> Iterator[list[Candidate]]:
+        """Batches in the order in which to drop them; of most, only the first is looked at."""
+        directory = self._places.path_of(scope.path)
+        if scope.rules.drop_order == "thin":
+            order = thinned(self._journal.unsent_times(directory))
+            for start in range(0, len(order), BATCH):
+                found = [self._journal.candidate(row_id) for row_id in order[start : start + BATCH]]
+                yield [each for each in found if each is not None]
+        # With `thin`, the two ends are left.
+        newest_first = scope.rules.drop_order == "newest"
+        after = NO_ROW if newest_first else 0
+        while batch := self._journal.unsent_below(directory, newest_first=newest_first, after=after, limit=BATCH):
+            yield batch
+            after = batch[-1].id
+
+    # -- what people see ----------------------------------------------------------------------------------------------
+
+    def _tell(self, scope: Scope, space: Space, *, need: Need, is_stuck: bool) -> None:
+        fact = Fact(True, "ok")
+        if is_stuck and (need or is_out_of_room(space)):
+            free = f"{space.free_bytes / 1e6:.1f} MB and {space.free_inodes} names are free"
+            unsent = self._journal.total_of(State.READY, scope.addresses)[0]
+            unsent += self._journal.total_of(State.WAITING, scope.addresses)[0]
+            fact = Fact(
+                False,
+                "filling",
+                f"recording will stop: {free} under {self._places.path_of(scope.path)}, and nothing there may be"
+                f" removed by the rules of retention ({unsent} files are unsent)",
+            )
+        name = f"disk/retention/{scope.path}"
+        before = self._board.fact(name)
+        if not fact.ok and (before is None or before.ok):
+            logger.error("%s", fact.reason)
+        if not fact.ok or before is not None:
+            self._board.set_fact(name, fact)
+
+
+def _less(need: Need, size_bytes: int) -> Need:
+    return need.less(size_bytes) if need else need
+
+
+def _is_below(path: str, other: str) -> bool:
+    return path != other and (not other or path.startswith(other + "/"))
