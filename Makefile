@@ -24,7 +24,7 @@ unit: .venv/installed
 	$(BIN)/pytest -q --timeout 60 -m "not long" tests/unit tests/property tests/test_architecture.py
 
 long: .venv/installed
-	$(BIN)/pytest -q --timeout 3600 -m long
+	$(BIN)/pytest -q --timeout 3600 -m long --ignore tests/packaging
 
 bench: .venv/installed
 	$(BIN)/python -m tests.bench

@@ -1,0 +1,1 @@
+"""The package in a machine that boots: `make test-vm`."""
