@@ -82,6 +82,7 @@ class App:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
             self.journal = open_journal(settings, directories, self.clock)
             self.journal.make_room = self.reserve.give_up
+            self.journal.keep_room()
             self.journal.set_stores(stores_of(settings))
         except BaseException:
             self._release()
