@@ -23,6 +23,7 @@ VERBS = {
     "follow": ("follow", "Print a line of JSON for each confirmed version."),
     "ls": ("ls", "List what the journal knows."),
     "retry": ("retry", "Release parked files; make waiting ones due now."),
+    "verify": ("verify", "Compare disk and journal with the bucket."),
     "demo": ("demo", "Show the whole thing at work on this machine; needs no account."),
 }
 

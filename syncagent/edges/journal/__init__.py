@@ -24,6 +24,7 @@ from .reading import JournalReader
 from .retention import Candidate, Loss, Retention
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
+from .verification import Sent, Verification
 
 __all__ = [
     "FILE_NAME",
@@ -36,12 +37,13 @@ __all__ = [
     "Known",
     "Loss",
     "Row",
+    "Sent",
     "Tally",
     "Upload",
 ]
 
 
-class Journal(Arrivals, Deliveries, Messages, Retention, Uploads):
+class Journal(Arrivals, Deliveries, Messages, Retention, Uploads, Verification):
     """One SQLite file. Thread-safe; writes of several threads share a commit.
 
     Counts, addresses and the next rows to claim are remembered in memory. What another process wrote is not in them
