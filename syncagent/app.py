@@ -84,6 +84,8 @@ class App:
             self.journal.make_room = self.reserve.give_up
             self.journal.keep_room()
             self.journal.set_stores(stores_of(settings))
+            if not self.journal.begin():
+                logger.error("the journal's log is lost: what the bucket holds is looked at anew")
         except BaseException:
             self._release()
             raise
@@ -213,7 +215,8 @@ class App:
             clock=self.clock,
             board=self.board,
         )
-        self.supervisor.add(Crew(self.pruner, self.stop.bell(), "disk/prune", is_essential=False))
+        self._prune_bell = self.stop.bell()
+        self.supervisor.add(Crew(self.pruner, self._prune_bell, "disk/prune", is_essential=False))
 
     def _doorbell(self, hints: Hints) -> Doorbell:
         owners = [] if self._is_once else [owner for owner in self.territory.owners if owner.has_events]
@@ -371,7 +374,12 @@ class App:
 
     def _is_idle(self) -> bool:
         # Messages first: what they ask for settles afterwards.
-        return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle() and self.pruner.is_idle()
+        if not (self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()):
+            return False
+        if self.pruner.is_idle():
+            return True
+        self._prune_bell.ring()  # something was confirmed since its last look
+        return False
 
     def _is_all_sent(self) -> bool:
         """Whether nothing is left, also of what another process asked for; False when that cannot be told."""
@@ -428,6 +436,7 @@ class App:
             with contextlib.suppress(JournalBroken):  # on a full disk the last seconds' traffic goes uncounted
                 for dock in self._docks:
                     dock.meter.account(is_last=True)
+                self.journal.end()
             self.journal.close()
         self._release()
         return self.supervisor.exit_code

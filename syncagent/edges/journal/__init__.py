@@ -43,6 +43,10 @@ __all__ = [
 ]
 
 
+#: The note of a run that has not ended.
+_IN_USE = "in use"
+
+
 class Journal(Arrivals, Deliveries, Messages, Retention, Uploads, Verification):
     """One SQLite file. Thread-safe; writes of several threads share a commit.
 
@@ -100,6 +104,22 @@ class Journal(Arrivals, Deliveries, Messages, Retention, Uploads, Verification):
         )
         rows = self._read(query, ids)
         return max(0.0, self.time() - rows[0][0]) if rows[0][0] is not None else None
+
+    def begin(self) -> bool:
+        """A run begins. False when the last one's log is lost, so that the journal is an older one than it was.
+
+        What the bucket holds has to be looked at anew then.
+        """
+        is_lost = self.note(_IN_USE) is not None and not self.had_log
+        if is_lost:
+            self._write(lambda connection: connection.execute("DELETE FROM note WHERE name LIKE 'listed %'"))
+        self.set_note(_IN_USE, "")
+        self.fold_log()  # where it outlives the log
+        return not is_lost
+
+    def end(self) -> None:
+        """The run ends, and leaves no log."""
+        self._write(lambda connection: connection.execute("DELETE FROM note WHERE name = ?", (_IN_USE,)))
 
     def note(self, name: str) -> str | None:
         rows = self._read("SELECT value FROM note WHERE name = ?", (name,))

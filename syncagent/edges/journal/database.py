@@ -51,6 +51,7 @@ class Database:
         self._is_durable: bool | None = None  # what `synchronous` stands at
         #: Asked once when a commit finds no room; whether it made some.
         self.make_room: Callable[[], bool] = lambda: False
+        self.had_log = _is_filled(f"{self.path}-wal")  # before it was opened
         self._room = Room(self.path, f"{self.path}-wal")
         self._writer, self._reader = self._open_to_read() if is_read_only else self._open()
 
@@ -181,6 +182,11 @@ class Database:
             write.error = None
         self._commit(batch)
 
+    def fold_log(self) -> None:
+        """Bring what was committed so far into the journal's own file. Raises: JournalBroken."""
+        with self._lock:
+            self._guard(lambda: self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+
     def keep_room(self) -> None:
         """Allocate on the card what the next commits may need, while there is enough."""
         with self._lock:
@@ -256,6 +262,13 @@ class Database:
     def _forget(self, connection: sqlite3.Connection) -> None:
         """What is remembered in memory may not be true any more: read it anew."""
         raise NotImplementedError
+
+
+def _is_filled(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
 
 
 def _is_barred(path: str) -> bool:
