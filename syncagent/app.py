@@ -95,6 +95,10 @@ class App:
             self._hold_data(directories)
             self.journal = self._open_journal(settings, directories)
             self.journal.make_room = self.reserve.give_up
+            self.journal.keep_room()
+            self.journal.set_stores(stores_of(settings))
+            if not self.journal.begin():
+                logger.error("the journal's log is lost: what the bucket holds is looked at anew")
         except BaseException:
             self._release()
             raise
@@ -277,7 +281,8 @@ class App:
             clock=self.clock,
             board=self.board,
         )
-        self.supervisor.add(Crew(self.pruner, self.stop.bell(), "disk/prune", is_essential=False))
+        self._prune_bell = self.stop.bell()
+        self.supervisor.add(Crew(self.pruner, self._prune_bell, "disk/prune", is_essential=False))
 
     def _doorbell(self, hints: Hints) -> Doorbell:
         owners = [] if self._is_once else [owner for owner in self.territory.owners if owner.has_events]
@@ -536,7 +541,12 @@ class App:
         # Firmware first, whose receipts are messages; then messages: what they ask for settles afterwards.
         if not all(worker.is_idle() for worker, _ in self._firmware):
             return False
-        return self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle() and self.pruner.is_idle()
+        if not (self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()):
+            return False
+        if self.pruner.is_idle():
+            return True
+        self._prune_bell.ring()  # something was confirmed since its last look
+        return False
 
     def _is_all_sent(self) -> bool:
         """Whether nothing is left, also of what another process asked for; False when that cannot be told."""
@@ -595,6 +605,7 @@ class App:
             with contextlib.suppress(JournalBroken):  # on a full disk the last seconds' traffic goes uncounted
                 for dock in self._docks:
                     dock.meter.account(is_last=True)
+                self.journal.end()
             self.journal.close()
         if self.journal.is_torn:
             self._set_aside(self.directories)

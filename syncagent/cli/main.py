@@ -23,6 +23,7 @@ VERBS = {
     "follow": ("follow", "Print a line of JSON for each confirmed version."),
     "ls": ("ls", "List what the journal knows."),
     "retry": ("retry", "Release parked files; make waiting ones due now."),
+    "verify": ("verify", "Compare disk and journal with the bucket."),
     "i2c": ("i2c", "Look for parts on an I2C bus."),
     "firmware": ("firmware", "What firmware this device has and is offered; and to publish it."),
     "doctor": ("doctor", "Look for what breaks in the field; each with its remedy."),

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
-from syncagent.core.board import Board
+from syncagent.core.board import Board, Fact
 from syncagent.core.errors import FileVanished, JournalBroken, Transient
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
@@ -159,8 +159,12 @@ class Clearance:
             if self._unwritten:
                 self._journal.removed(self._unwritten)
                 self._unwritten.clear()
-        except JournalBroken:
+        except JournalBroken as error:
+            self._board.set_fact("disk/journal", Fact(False, "failing", str(error)))
             return False
+        fact = self._board.fact("disk/journal")
+        if fact is not None and not fact.ok:
+            self._board.set_fact("disk/journal", Fact(True, "ok"))
         return True
 
     def tidy(self, scopes: Sequence[Scope]) -> None:

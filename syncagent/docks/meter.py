@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from syncagent.core.budget import Spent, is_allowed, is_metered, is_spent
+from syncagent.core.errors import JournalBroken
 from syncagent.core.meter import limit_at, parse_timetable
 from syncagent.core.settings import Carrier
 from syncagent.edges.clock import Clock
@@ -113,7 +115,8 @@ class Meter:
                 return
             self._unkept, self._kept_at = 0, now
             text = self._spent.to_text()
-        self._journal.set_note(self._note, text)
+        with contextlib.suppress(JournalBroken):  # counted on in memory; what pays must not wait for a full disk
+            self._journal.set_note(self._note, text)
 
     def _keep_bytes(self) -> int:
         metered = self._carrier.upload.metered

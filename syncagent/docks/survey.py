@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Protocol
 
 from syncagent.core.constraints import MAX_PUT_BYTES
-from syncagent.core.errors import Blocked, Refused, Trouble
+from syncagent.core.errors import Blocked, JournalBroken, Refused, Trouble
 from syncagent.core.model import ObjectFacts
 from syncagent.core.proof import StoreProfile
 from syncagent.core.settings import Carrier, SendAddress
@@ -193,7 +193,7 @@ class Survey:
         count = 0
         try:
             for batch in _batches(self._store.list(prefix)):
-                self._journal.note_foreign(address.name, batch)
+                self._note_foreign(address, batch)
                 count += len(batch)
         except (Blocked, Refused, NotOffered) as error:
             if isinstance(error, Blocked) and error.trouble is not Trouble.FORBIDDEN:
@@ -204,7 +204,21 @@ class Survey:
                 self._remarks[prefix] = f"{_CANNOT_LIST}: keys that were taken before this journal are not seen"
             return
         logger.info("listed prefix=%s objects=%d", prefix, count)
-        self._journal.set_note(note, str(count))
+        self._remember(note, str(count))
+
+    def _note_foreign(self, address: SendAddress, objects: list[ObjectFacts]) -> None:
+        try:
+            self._journal.note_foreign(address.name, objects)
+        except JournalBroken:
+            if not self.is_conditional():
+                raise  # nothing else keeps us from these keys
+
+    def _remember(self, note: str, value: str) -> None:
+        """For the next run. A journal that is full must not hold up what makes room: then it is found out anew."""
+        try:
+            self._journal.set_note(note, value)
+        except JournalBroken as error:
+            logger.warning("not remembered note=%s reason=%s", note, error)
 
     def has_multipart(self, size_bytes: int) -> bool:
         """Whether to send a file of that size in parts: unless the store is known to take none.
@@ -235,7 +249,7 @@ class Survey:
             if text == self._kept:
                 return
             self._kept = text
-        self._journal.set_note(self._profile_note, text)
+        self._remember(self._profile_note, text)
 
     def is_conditional(self) -> bool:
         return self._store.profile.conditional_writes_proved is True

@@ -120,9 +120,10 @@ class Pruner:
         self._clearance.tidy(self._scopes)
         if is_written:
             self._reserve.make()
+            self._journal.keep_room()
             self._report()
-        self._seen, self._is_idle = seen, wait_s > 0
-        return wait_s
+        self._seen, self._is_idle = seen, wait_s > 0 and is_written
+        return wait_s if is_written else min(wait_s, SOON_S)
 
     def _report(self) -> None:
         for losses in self._losses:

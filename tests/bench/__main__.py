@@ -1,4 +1,4 @@
-"""`python -m tests.bench [upload|latency|waiting|idle|requests …]`: one Markdown table, and build/bench.json."""
+"""`python -m tests.bench [upload|latency|waiting|idle|requests|diet …]`: one Markdown table, and build/bench.json."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import time
 from dataclasses import asdict
 
 from tests.bench.contenders import CONTENDERS
-from tests.bench.pieces import PIECES, Plan, Row
+from tests.bench.pieces import PIECES
+from tests.bench.plan import Plan, Row
 
 RESULT_PATH = os.path.join("build", "bench.json")
 BUSY_LOAD = 0.5

@@ -14,32 +14,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from tests.bench import processes
 from tests.bench.contenders import CONTENDERS, PATH, Job, agent, environment
+from tests.bench.diet import diet
+from tests.bench.million import million
+from tests.bench.plan import Plan, Row
 from tests.proxy import Proxy, Rule
 from tests.servers import RcloneS3, VerifyingS3, free_port, s3_client, wait_until
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How much to measure."""
-
-    rounds: int = 3
-    contenders: tuple[str, ...] = tuple(CONTENDERS)
-    shares: float = 1.0  # of the files, for a quick look
-    idle_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    what: str
-    figures: dict[str, float]
-    notes: list[str] = field(default_factory=list)
 
 
 def _fill(directory: str, files: int, size_bytes: int) -> None:
@@ -282,4 +267,6 @@ PIECES: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "waiting": waiting,
     "idle": idle,
     "requests": requests,
+    "diet": diet,
+    "million": million,
 }

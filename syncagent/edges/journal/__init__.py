@@ -27,6 +27,7 @@ from .releases import Release, Releases, Step
 from .retention import Candidate, Loss, Retention
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
+from .verification import Sent, Verification
 from .wreckage import set_aside, wrecks
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Loss",
     "Release",
     "Row",
+    "Sent",
     "Step",
     "Tally",
     "Upload",
@@ -53,8 +55,11 @@ _TORN = "torn"
 #: So long a torn journal is told of.
 TOLD_S = 7 * 86400.0
 
+#: The note of a run that has not ended.
+_IN_USE = "in use"
 
-class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads):
+
+class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads, Verification):
     """One SQLite file. Thread-safe; writes of several threads share a commit.
 
     Counts, addresses and the next rows to claim are remembered in memory. What another process wrote is not in them
@@ -117,6 +122,22 @@ class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads):
         )
         rows = self._read(query, ids)
         return max(0.0, self.time() - rows[0][0]) if rows[0][0] is not None else None
+
+    def begin(self) -> bool:
+        """A run begins. False when the last one's log is lost, so that the journal is an older one than it was.
+
+        What the bucket holds has to be looked at anew then.
+        """
+        is_lost = self.note(_IN_USE) is not None and not self.had_log
+        if is_lost:
+            self._write(lambda connection: connection.execute("DELETE FROM note WHERE name LIKE 'listed %'"))
+        self.set_note(_IN_USE, "")
+        self.fold_log()  # where it outlives the log
+        return not is_lost
+
+    def end(self) -> None:
+        """The run ends, and leaves no log."""
+        self._write(lambda connection: connection.execute("DELETE FROM note WHERE name = ?", (_IN_USE,)))
 
     def note(self, name: str) -> str | None:
         rows = self._read("SELECT value FROM note WHERE name = ?", (name,))

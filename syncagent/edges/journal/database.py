@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from syncagent.core.errors import JournalBroken, JournalLost, JournalTorn
 
+from .room import Room
 from .schema import PAGE_BYTES, is_current, migrate
 
 T = TypeVar("T")
@@ -53,6 +54,8 @@ class Database:
         self._lost: JournalLost | None = None  # what the first thread met that found it so
         #: Asked once when a commit finds no room; whether it made some.
         self.make_room: Callable[[], bool] = lambda: False
+        self.had_log = _is_filled(f"{self.path}-wal")  # before it was opened
+        self._room = Room(self.path, f"{self.path}-wal")
         self._writer, self._reader = self._open_to_read() if is_read_only else self._open()
         self.identity = None if is_read_only else _identify(self.path)
 
@@ -145,6 +148,7 @@ class Database:
                 self._writer.execute("PRAGMA optimize")
             self._reader.close()
             self._writer.close()
+            self._room.close()
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -192,17 +196,39 @@ class Database:
         except sqlite3.Error as error:
             # A quota that is used up (EDQUOT), or a log that cannot grow, are errors of input and output to SQLite.
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or not self.make_room():
+            if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
                 raise
-            for write in batch:
-                write.error = None
-            self._commit(batch)
+            try:
+                self._again(batch)
+            except sqlite3.Error:
+                if not self.make_room():
+                    raise
+                self._again(batch)
+
+    def _again(self, batch: Sequence[_Write]) -> None:
+        """With the log folded into the journal, so that it can be written over from its beginning."""
+        with contextlib.suppress(sqlite3.Error):
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        for write in batch:
+            write.error = None
+        self._commit(batch)
+
+    def fold_log(self) -> None:
+        """Bring what was committed so far into the journal's own file. Raises: JournalBroken."""
+        with self._lock:
+            self._guard(lambda: self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+
+    def keep_room(self) -> None:
+        """Allocate on the card what the next commits may need, while there is enough."""
+        with self._lock:
+            self._room.keep()
 
     def _commit(self, batch: Sequence[_Write]) -> None:
         connection = self._writer
         # In WAL mode FULL adds the fsync that survives a power cut; NORMAL survives a kill.
         self._set_synchronous(connection, is_durable=any(write.durable for write in batch))
         connection.execute("BEGIN IMMEDIATE")
+        self._begun()
         try:
             for write in batch:
                 self._apply(connection, write, alone=len(batch) == 1)
@@ -211,7 +237,6 @@ class Database:
         except BaseException:
             connection.rollback()
             self._rolled_back()
-            self._forget(connection)
             raise
 
     def _set_synchronous(self, connection: sqlite3.Connection, *, is_durable: bool) -> None:
@@ -253,6 +278,10 @@ class Database:
         with self._read_lock:
             return self._guard(lambda: self._reader.execute(query, values).fetchall())
 
+    def _begun(self) -> None:
+        """A transaction begins: what is remembered in memory now is what counts if it fails."""
+        raise NotImplementedError
+
     def _committed(self) -> None:
         """What the transaction changed stands."""
         raise NotImplementedError
@@ -275,6 +304,13 @@ def _identify(path: str) -> tuple[int, int] | None:
     except OSError as error:
         raise JournalBroken(f"{path}: {error.strerror}") from error
     return status.st_dev, status.st_ino
+
+
+def _is_filled(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
 
 
 def _is_barred(path: str) -> bool:

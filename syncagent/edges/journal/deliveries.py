@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,12 +15,16 @@ from .base import JournalBase
 from .rows import FOR_FILE, NEVER, ROWS, Row, join_path
 from .uploads import end_upload
 
+logger = logging.getLogger(__name__)
+
 #: Ready rows looked at in one go; more than any sensible number of workers.
 CLAIM_BATCH = 64
 #: So many versions that were never sent and were overtaken are not worth looking through the whole journal for.
 MANY = 1_000
 #: Of them, so many are forgotten at one start: each costs the card some bytes.
 MOST_FORGOTTEN = 20_000
+#: Proofs that are remembered while the journal cannot be written. A kill would make their files be sent again.
+MOST_PROVED = 10_000
 #: States that a READY row can be moved to while a worker has it.
 OVERTAKEN = frozenset({State.SUPERSEDED, State.GONE, State.LOST})
 
@@ -41,11 +47,7 @@ class Deliveries(JournalBase):
         attempts first, so a poisoned file sinks; then by `order`. `accepts` judges paths: then all rows are looked at.
         `until`: of these addresses only rows that were READY by then (monotonic) go. A row of an address with a
         handler goes only when the handler has seen it.
-
-        Raises: JournalBroken while what was proved before cannot be written down: what a kill would make the agent
-        send again must not become more.
         """
-        self.write_proved()
         with self._take_lock:
             paths = {path for path, _ in self._taken.values()}
             for attempts in ("= 0", "> 0"):
@@ -187,7 +189,11 @@ class Deliveries(JournalBase):
         self._write(apply)
 
     def confirm(self, row: Row, *, key: str, digest: Digest, etag: str | None) -> None:
-        """The store proved the digest: durable. What cannot be written is remembered, and not sent again.
+        """The store proved the digest: durable.
+
+        What cannot be written down because the disk is full, read-only or broken is remembered (up to a bound) and
+        not sent again, and the next file goes: it may be the last chance of all that lies on this card, or what makes
+        room on it.
 
         Positions count confirmations from 1. Without an `etag` nothing was sent, because this journal had confirmed
         the same bytes under the same key before: that version keeps its position, and this row gets none.
@@ -219,10 +225,13 @@ class Deliveries(JournalBase):
 
         try:
             self._write(apply, durable=True)
-        except JournalBroken:
+        except JournalBroken as error:
             with self._take_lock:
                 self._proved[row.id] = (row, apply)
-            raise
+                is_much = len(self._proved) > MOST_PROVED
+            logger.warning("confirmed, and not written down yet path=%s reason=%s", row.path, error)
+            if is_much:
+                raise
 
     def write_proved(self) -> None:
         """Write down what was proved while the journal could not be written. Raises: JournalBroken."""
@@ -297,8 +306,10 @@ class Deliveries(JournalBase):
 
     def wake_due(self, addresses: Sequence[str]) -> int:
         """Make the WAITING rows of these addresses READY whose time has come. Returns how many."""
-        if self._stranded:
-            self._release_stranded()
+        with contextlib.suppress(JournalBroken):
+            self.write_proved()
+            if self._stranded:
+                self._release_stranded()
         return self._wake("due <= ?", (self._clock.monotonic(),), addresses, 1_000)
 
     def wake(self, reasons: Sequence[str], addresses: Sequence[str], *, limit: int = -1) -> int:
@@ -320,7 +331,12 @@ class Deliveries(JournalBase):
                 self._move(connection, row_id, State.READY, due=0.0, **changes)
             return len(still)
 
-        return self._write(apply) if due else 0
+        try:
+            return self._write(apply) if due else 0
+        except JournalBroken as error:
+            # What is READY goes all the same.
+            logger.debug("nothing was woken reason=%s", error)
+            return 0
 
     def next_due_s(self, addresses: Sequence[str]) -> float | None:
         """Seconds until a WAITING row of these addresses is due, None when none waits."""

@@ -1,0 +1,127 @@
+"""A backlog of very many small files in a thousand directories, in memory: start-up, memory, what goes first, scans."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tests.bench import processes
+from tests.bench.contenders import Job, agent, environment
+from tests.bench.plan import Plan, Row
+from tests.card import card
+from tests.servers import RcloneS3, wait_until
+
+DIRECTORIES = 1_000
+DEADLINE_S = 3_600.0
+
+
+def _status(job: Job) -> dict[str, Any]:
+    """Of the running agent, over its socket: a process for each question would be measured, too."""
+    from syncagent.edges.control import ask
+
+    found = ask(os.path.join(job.work_dir, "state"), "status", timeout_s=60)
+    return found if isinstance(found, dict) else {}
+
+
+def _count(status: dict[str, Any], *states: str) -> int:
+    return sum(int(status["queue"][state]["files"]) for state in states) if status else 0
+
+
+def _fill(directory: str, count: int) -> str:
+    """Files of which the last is the newest; its path below the directory."""
+    name = ""
+    now = time.time_ns()
+    for number in range(DIRECTORIES):
+        inner = os.path.join(directory, f"d{number:04d}")
+        os.makedirs(inner)
+        for each in range(count // DIRECTORIES):
+            name = f"d{number:04d}/img_{each:05d}.jpg"
+            path = os.path.join(directory, name)
+            with open(path, "wb") as file:
+                file.write(name.encode())
+            stamp = now - (count - number * (count // DIRECTORIES) - each) * 1_000_000
+            os.utime(path, ns=(stamp, stamp))
+    return name
+
+
+def _wait(job: Job, *states: str, count: int) -> float:
+    begun = time.monotonic()
+    wait_until(
+        lambda: _pause() and _count(_status(job), *states) >= count, deadline_s=DEADLINE_S, what=f"{count} files"
+    )
+    return time.monotonic() - begun
+
+
+def _pause() -> bool:
+    time.sleep(0.2)
+    return True
+
+
+def million(plan: Plan) -> Iterator[Row]:
+    """Found at the first start with the store away; then a second start, with the store there, newest first."""
+    count = max(DIRECTORIES, int(1_000_000 * plan.shares) // DIRECTORIES * DIRECTORIES)
+    with tempfile.TemporaryDirectory(prefix="bench-") as top, RcloneS3() as server:
+        base_dir, work_dir = os.path.join(top, "base"), os.path.join(top, "job")
+        os.makedirs(work_dir)
+        server.create_bucket("bench-million")
+        job = Job(base_dir, work_dir, server.endpoint_url, "bench-million")
+        log_path = os.path.join(work_dir, "log")
+        with card(base_dir, 12 << 30, "tmpfs", inodes=2 * count + 10_000):
+            os.makedirs(job.source_dir)
+            newest = _fill(job.source_dir, count)
+            server.stop()
+            command = _newest_first(job)
+            with processes.running(command, environment(), log_path=log_path) as process:
+                recorded_s = _wait(job, "ready", "waiting", "sending", count=count)
+                seen = processes.sample(process.pid)
+            yield Row(
+                f"{count} files found, store away",
+                {"recorded after s": recorded_s, "CPU s": seen.cpu_s, "peak RSS MiB": seen.peak_rss_bytes / (1 << 20)},
+            )
+            server.start()
+            begun = time.monotonic()
+            with processes.running(command, environment(), log_path=log_path) as process:
+                wait_until(lambda: bool(_status(job)), deadline_s=DEADLINE_S, what="the agent answers")
+                up_s = time.monotonic() - begun
+                wait_until(lambda: _first(server) != "", deadline_s=DEADLINE_S, what="the first file arrives")
+                first_s, first = time.monotonic() - begun, _first(server)
+                server.stop()
+                wait_until(lambda: _pause() and _scans(job) >= 1, deadline_s=DEADLINE_S, what="the first scan ends")
+                scan_s = float(_status(job)["facts"]["watcher"]["scan_busy_s"])
+                seen = processes.sample(process.pid)
+            figures = {
+                "answers after s": up_s,
+                "first confirmed after s": first_s,
+                "scan of known files, CPU s": scan_s,
+                "peak RSS MiB": seen.peak_rss_bytes / (1 << 20),
+                "state MB": sum(entry.stat().st_size for entry in os.scandir(os.path.join(work_dir, "state"))) / 1e6,
+            }
+            is_newest = first.endswith(newest)
+            yield Row(f"{count} files known, newest first", figures, [f"first: {first} ({'the newest' * is_newest})"])
+
+
+def _newest_first(job: Job) -> list[str]:
+    import json
+
+    command = agent(job, "run")
+    for folder, _, names in os.walk(job.work_dir):
+        for name in names:
+            path = os.path.join(folder, name)
+            if folder.endswith("carriers"):
+                with open(path) as file:
+                    document = json.load(file)
+                with open(path, "w") as file:
+                    json.dump({**document, "upload": {**document.get("upload", {}), "order": "newest"}}, file)
+    return command
+
+
+def _scans(job: Job) -> int:
+    return int(_status(job)["facts"]["watcher"]["scans"])
+
+
+def _first(server: RcloneS3) -> str:
+    found = [(os.stat(path).st_mtime_ns, key) for key, path in server.files("bench-million") if key.endswith(".jpg")]
+    return min(found)[1] if found else ""

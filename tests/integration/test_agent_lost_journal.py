@@ -1,0 +1,129 @@
+"""A journal that is lost is made anew from disk and bucket: what the bucket holds with our digest is not sent again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from syncagent.edges.journal import FILE_NAME
+from tests.agent import Agent, puts, sent, suffixed
+from tests.servers import VerifyingS3, wait_until
+
+MIB = 1 << 20
+FILES = 40
+#: Requests that bring bytes.
+SENDING = ("PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
+
+
+@pytest.fixture
+def agent(tmp_path: object, verifying: VerifyingS3) -> Iterator[Agent]:
+    """Has sent small files, and one in parts."""
+    with Agent(str(tmp_path)) as agent:
+        agent.configure(
+            verifying.endpoint_url, watch={"scan_s": 1, "settle_s": 0.05}, upload={"multipart_bytes": 5 * MIB}
+        )
+        for number in range(FILES):
+            agent.write(f"day/{number}.jpg", str(number).encode())
+        agent.write("film.mp4", os.urandom(11 * MIB))
+        yield agent
+
+
+def journal_of(agent: Agent) -> str:
+    return os.path.join(agent.state_dir, FILE_NAME)
+
+
+def remove_state(agent: Agent) -> None:
+    shutil.rmtree(agent.state_dir)
+
+
+def empty_state(agent: Agent) -> None:
+    remove_state(agent)
+    os.mkdir(agent.state_dir)
+
+
+def empty_file(agent: Agent) -> None:
+    os.truncate(journal_of(agent), 0)
+
+
+def sending(store: VerifyingS3) -> list[str]:
+    """Requests that brought bytes of files."""
+    return [e.key for e in store.requests() if e.operation in SENDING and "/.syncagent/" not in e.key]
+
+
+@pytest.mark.parametrize("lose", [remove_state, empty_state, empty_file])
+def test_what_the_bucket_holds_is_adopted_and_not_sent_again(
+    agent: Agent, verifying: VerifyingS3, lose: Callable[[Agent], None]
+) -> None:
+    assert agent.run_once().returncode == 0
+    objects, before = sent(verifying), len(verifying.history)
+    lose(agent)
+    result = agent.run_once()
+    assert result.returncode == 0, result.stderr
+    own = [event for event in verifying.history[before:] if "/.syncagent/" not in event.key]
+    # One listing tells all, also of the film, whose ETag is that of its parts.
+    assert [event.operation for event in own] == ["ListObjectsV2"]
+    assert sent(verifying) == objects
+    assert agent.states("film.mp4") == ["confirmed"] and agent.states("day/7.jpg") == ["confirmed"]
+
+
+def test_what_is_new_or_other_is_sent_and_replaces_nothing(agent: Agent, verifying: VerifyingS3) -> None:
+    assert agent.run_once().returncode == 0
+    objects, before = sent(verifying), len(puts(verifying))
+    remove_state(agent)
+    agent.write("new.jpg", b"new")
+    agent.write("day/1.jpg", b"other")
+    assert agent.run_once().returncode == 0
+    key = suffixed(agent.key("day/1.jpg"), b"other")
+    assert sent(verifying) == {**objects, agent.key("new.jpg"): b"new", key: b"other"}
+    assert len(puts(verifying)) == before + 2
+
+
+def kill_without_log(agent: Agent, *, kept: bytes | None = None) -> None:
+    """The agent is killed, and its log, or all that came after `kept`, does not survive."""
+    agent.kill()
+    for ending in ("-wal", "-shm"):
+        os.unlink(journal_of(agent) + ending)
+    if kept is not None:
+        with open(journal_of(agent), "wb") as file:
+            file.write(kept)
+
+
+def test_a_missing_log_costs_a_listing_and_sends_nothing_again(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.start()
+    wait_until(lambda: agent.count("confirmed") == FILES + 1, deadline_s=60, what="all are confirmed")
+    before, objects = len(sending(verifying)), sent(verifying)
+    kill_without_log(agent)
+    result = agent.run_once()
+    assert result.returncode == 0, result.stderr
+    assert sent(verifying) == objects and len(sending(verifying)) == before
+    assert "log is lost" in result.stderr
+    assert agent.run_once().returncode == 0
+    assert "log is lost" not in agent.run_once().stderr
+
+
+def test_a_missing_log_never_lets_other_bytes_be_replaced(agent: Agent, verifying: VerifyingS3) -> None:
+    """Also in a store without conditional writes, where only the journal and the listing know what is there."""
+    verifying.has_conditional_writes = False
+    assert agent.run_once().returncode == 0
+    agent.start()
+    wait_until(lambda: agent.count("confirmed") == FILES + 1, deadline_s=60, what="it is up")
+    agent.write("later.jpg", b"first")
+    wait_until(lambda: agent.states("later.jpg") == ["confirmed"], what="it is confirmed")
+    kill_without_log(agent)
+    assert agent.states("later.jpg") == []
+    agent.write("later.jpg", b"second")
+    assert agent.run_once().returncode == 0
+    key = agent.key("later.jpg")
+    assert sent(verifying)[key] == b"first" and sent(verifying)[suffixed(key, b"second")] == b"second"
+
+
+def test_a_kill_alone_loses_no_log_and_lists_nothing(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.start()
+    wait_until(lambda: agent.count("confirmed") == FILES + 1, deadline_s=60, what="all are confirmed")
+    agent.kill()
+    before = len(verifying.history)
+    assert agent.run_once().returncode == 0
+    assert verifying.history[before:] == []
