@@ -94,11 +94,6 @@ class App:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
             self._hold_data(directories)
             self.journal = self._open_journal(settings, directories)
-            self.journal.make_room = self.reserve.give_up
-            self.journal.keep_room()
-            self.journal.set_stores(stores_of(settings))
-            if not self.journal.begin():
-                logger.error("the journal's log is lost: what the bucket holds is looked at anew")
         except BaseException:
             self._release()
             raise
@@ -152,7 +147,11 @@ class App:
     def _recover(self, settings: Settings, directories: Directories) -> tuple[Journal, int]:
         journal = open_journal(settings, directories, self.clock)
         try:
+            journal.make_room = self.reserve.give_up
+            journal.keep_room()
             journal.set_stores(stores_of(settings))
+            if not journal.begin():
+                logger.error("the journal's log is lost: what the bucket holds is looked at anew")
             return journal, journal.recover()
         except BaseException:
             journal.close()
