@@ -15,6 +15,7 @@ demo: .venv/installed
 	$(BIN)/syncagent demo
 
 test: .venv/installed
+	@command -v strace >/dev/null || { $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y strace; }
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
