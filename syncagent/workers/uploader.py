@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 LEAST_WAIT_S = 0.05
 #: A watched directory that is away is looked for this often.
 AWAY_S = 10.0
+#: What somebody can do about a trouble that may pass.
+AGAIN_REMEDY = "none is needed: it is tried again by itself; syncagent retry PATH tries it now"
 #: One claim in so many takes the oldest file, with `order: newest_first_with_backfill`.
 BACKFILL_EVERY = 4
 #: So many files that meet a bug, with none between them that does not, and the worker counts as crashed.
@@ -262,7 +264,7 @@ class Uploader:
                 "upload deferred path=%s attempt=%d wait_s=%.1f reason=%s", row.path, row.attempts + 1, wait_s, error
             )
             self._journal.defer(row, reason=reason, wait_s=wait_s)
-            remedy = error.remedy if isinstance(error, Blocked) else ""
+            remedy = error.remedy if isinstance(error, Blocked) else AGAIN_REMEDY
             board.complain(row.path, "upload", str(error), remedy)
 
     def _vanished(self, row: Row) -> None:
