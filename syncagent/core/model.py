@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class State(StrEnum):
@@ -62,9 +63,11 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 OWED = frozenset({State.SETTLING, State.READY, State.SENDING, State.WAITING})
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What one `stat` says of one regular file; two equal Facts are taken for the same bytes."""
+class Facts(NamedTuple):
+    """What one `stat` says of one regular file; two equal Facts are taken for the same bytes.
+
+    A tuple, because a scan makes two of them for every file on the disk.
+    """
 
     size_bytes: int
     mtime_ns: int

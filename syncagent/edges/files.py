@@ -28,7 +28,7 @@ DISK_ERRNOS = frozenset(
     {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 )
 READ_BYTES = 256 * 1024
-_ALL = 1 << 64
+_HALF = 1 << 63
 #: Together a second: far longer than a question takes, and a second agent is still refused soon.
 TAKE_ATTEMPTS, TAKE_PAUSE_S = 50, 0.02
 
@@ -77,12 +77,11 @@ def facts_of(status: os.stat_result) -> Facts:
     File systems know times before 1677 and after 2262, which become the first or the last nanosecond that fits, and
     inodes of 64 bits without a sign, which keep their bits.
     """
-    inode = status.st_ino - _ALL if status.st_ino >= _ALL // 2 else status.st_ino
-    return Facts(status.st_size, _bounded(status.st_mtime_ns), _bounded(status.st_ctime_ns), inode)
-
-
-def _bounded(time_ns: int) -> int:
-    return max(-_ALL // 2, min(time_ns, _ALL // 2 - 1))
+    inode, mtime_ns, ctime_ns = status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    if not (inode < _HALF and -_HALF <= mtime_ns < _HALF and -_HALF <= ctime_ns < _HALF):
+        inode = inode - 2 * _HALF if inode >= _HALF else inode
+        mtime_ns, ctime_ns = (max(-_HALF, min(time_ns, _HALF - 1)) for time_ns in (mtime_ns, ctime_ns))
+    return Facts(status.st_size, mtime_ns, ctime_ns, inode)
 
 
 def kind_of(mode: int) -> str:

@@ -511,11 +511,16 @@ class Intake:
                 scan.todo.insert(0, inner)
         known = self._journal.known_among(self._places.path_of(place), list(listing.files)) if listing.files else {}
         scan.matched += len(known)
+        owner = self._territory.owner_of(place)
+        askers = {address.name for address in owner.addresses} if owner else set()
         for name, facts in listing.files.items():
+            rows = known.get(name, [])
+            if rows and not any(_is_news(row, facts) for row in rows) and askers.issubset(row.address for row in rows):
+                continue  # whoever may want it has it: most files of most scans
             inner = f"{place}/{name}" if place else name
             if name.startswith(ASIDE):
                 self.on_aside(inner)
-            if not self._compare(inner, facts, known.get(name, [])):
+            if not self._compare(inner, facts, rows):
                 scan.skipped += 1
         if listing.missing:
             scan.matched = -1

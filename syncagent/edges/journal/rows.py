@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncagent.core.model import OWED, Digest, Facts, Part, State
 
@@ -65,8 +65,7 @@ class Row:
         return self.said_key if self.is_handled and self.said is not None else self.cloud_path
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What the journal says of one name, for one address: enough to tell whether a file is news."""
 
     id: int
