@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: Lines of the object; of older losses it says how many there were.
 MOST_LINES = 10_000
-#: Between two reports: losses come in rows.
-EVERY_S = 60.0
+#: Between two reports, because losses come in rows: at least so long, and on average no more bytes on card and link.
+EVERY_S, BYTES_PER_S = 10.0, 2_000.0
 KEY = "losses.jsonl"
 
 
@@ -58,7 +58,7 @@ class Losses:
             raise Transient(f"{path} is gone", trouble=Trouble.DISK)
         self._journal.send_own(self._addresses[0], path, files.facts_of(status), key=corner_key(self._carrier, KEY))
         self._journal.set_note(self._note, str(count))
-        self._told, self._next = count, now + EVERY_S
+        self._told, self._next = count, now + max(EVERY_S, len(text) / BYTES_PER_S)
         logger.warning("losses reported carrier=%s count=%d", self._carrier.name, count)
         return True
 

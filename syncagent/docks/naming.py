@@ -40,6 +40,11 @@ def is_receipt(row: Row) -> bool:
     return row.message is not None and json.loads(row.message).get("msg_type") == RECEIPT
 
 
+def is_report(row: Row, places: Places) -> bool:
+    """Whether a row is what the agent tells of itself: each time anew, in place of what it told before."""
+    return row.message is None and any(is_within(row.path, root) for root in places.own_roots)
+
+
 def content_of(message: str | None) -> Mapping[str, Any]:
     """What the message of a row says; nothing for a row without one."""
     if message is None:
