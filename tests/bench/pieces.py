@@ -19,7 +19,7 @@ from typing import Any
 from tests.bench import processes
 from tests.bench.contenders import CONTENDERS, PATH, Job, agent, environment
 from tests.bench.diet import diet
-from tests.bench.million import million
+from tests.bench.million import huge, million
 from tests.bench.plan import Plan, Row
 from tests.proxy import Proxy, Rule
 from tests.servers import RcloneS3, VerifyingS3, free_port, s3_client, wait_until
@@ -269,4 +269,5 @@ PIECES: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "requests": requests,
     "diet": diet,
     "million": million,
+    "huge": huge,
 }
