@@ -9,7 +9,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 DEB = dist/syncagent_$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncagent/__init__.py)_all.deb
 
-.PHONY: demo test unit long bench deb lint-deb test-deb test-vm clean
+.PHONY: demo test test-distribution unit long bench deb lint-deb test-deb test-vm clean
 
 demo: .venv/installed
 	$(BIN)/syncagent demo
@@ -20,6 +20,16 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q --timeout 300 -m "not long" $(SPREAD)
+
+# Once more on the distribution's own Python with its python3-cryptography and python3-yaml, as on a device.
+DISTRIBUTION = build/distribution
+test-distribution:
+	$(AS_ROOT) apt-get -qq install -y python3 python3-venv python3-cryptography python3-yaml strace
+	/usr/bin/python3 -m venv --clear --system-site-packages $(DISTRIBUTION)
+	awk '/^[^ ]/ {skip = /^(cryptography|cffi|pycparser|pyyaml)==/} !skip' $(LOCKS) > $(DISTRIBUTION)/lock.txt
+	$(DISTRIBUTION)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(DISTRIBUTION)/lock.txt
+	$(DISTRIBUTION)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(DISTRIBUTION)/bin/pytest -q --timeout 300 -m "not long" $(SPREAD)
 
 unit: .venv/installed
 	$(BIN)/pytest -q --timeout 60 -m "not long" tests/unit tests/property tests/test_architecture.py
