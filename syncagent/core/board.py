@@ -46,6 +46,7 @@ class Flight:
     sent_bytes: int = 0
     before_bytes: int = 0  # of it, what earlier requests brought there
     is_recorded: bool = False  # the journal says SENDING, too; otherwise it still says READY
+    read_bytes: int = 0  # how far it was read to be hashed, which takes minutes of a film on a card
 
 
 class Furthest:
@@ -53,13 +54,16 @@ class Furthest:
 
     def __init__(self) -> None:
         self._bytes: dict[tuple[str, str], int] = {}  # path, address -> the most that was on its way
+        self._read: dict[tuple[str, str, int], int] = {}  # and what was there before -> the most that was read then
 
     def bytes_of(self, flights: Iterable[Flight]) -> int:
         """All together, with what is on its way now."""
         for flight in flights:
             name = (flight.path, flight.address)
             self._bytes[name] = max(flight.sent_bytes, self._bytes.get(name, 0))
-        return sum(self._bytes.values())
+            stage = (*name, flight.before_bytes)
+            self._read[stage] = max(flight.read_bytes, self._read.get(stage, 0))
+        return sum(self._bytes.values()) + sum(self._read.values())
 
 
 #: How many complaints are kept; a status page is not a log.
@@ -149,6 +153,13 @@ class Board:
                 self._flights[worker] = replace(flight, sent_bytes=flight.before_bytes + sent_bytes)
                 # A large file on a slow link is hours of one pass: bytes that arrive are its progress.
                 self._beats[worker] = self._monotonic()
+
+    def read_flight(self, worker: str, read_bytes: int) -> None:
+        """How far the file of a worker's flight was read."""
+        with self._lock:
+            flight = self._flights.get(worker)
+            if flight is not None:
+                self._flights[worker] = replace(flight, read_bytes=read_bytes)
 
     def flights(self) -> list[Flight]:
         with self._lock:

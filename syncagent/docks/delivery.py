@@ -125,7 +125,7 @@ class Delivery:
         with PinnedFile.open(*located, facts=row.facts, unsettled=row.is_unsettled) as original, ExitStack() as stack:
             # What a handler made of the file goes in its place, as long as the file is what the handler saw.
             pinned = original if row.body is None else stack.enter_context(self._handled(row.body))
-            pinned.pulse = self._pulse
+            pinned.pulse = self._read_on
             content = None
             if pinned.size_bytes <= IN_MEMORY_BYTES:
                 content = pinned.read(0, pinned.size_bytes)
@@ -133,6 +133,7 @@ class Delivery:
             elif row.digest is not None and not row.is_unsettled:
                 digest = row.digest  # the same facts, hashed by an earlier attempt
             else:
+                self._fly()
                 digest = pinned.digest()
             pinned.check()
             if pinned is not original:
@@ -327,6 +328,10 @@ class Delivery:
             return shipment.go_on(is_first_in_run=not self._dock.is_reconciled(self._row), gives_way=self._gives_way)
         except UploadGone as error:
             raise Transient(str(error), trouble=Trouble.FILE) from error
+
+    def _read_on(self, start: int) -> None:
+        self._pulse()
+        self._dock.board.read_flight(self._worker, start)
 
     def _fly(self, before_bytes: int = 0, *, is_recorded: bool = False) -> None:
         """Show that the version is on its way."""

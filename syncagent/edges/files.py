@@ -244,7 +244,7 @@ def sight(root: str, path: str) -> Sighting:
         os.close(fd)
 
 
-def _go_on() -> None:
+def _go_on(_start: int) -> None:
     pass
 
 
@@ -260,8 +260,8 @@ class PinnedFile:
         self.facts = facts
         #: Sent while still written (`max_unsettled_s`): its first `size_bytes` bytes are the version, growth is none.
         self.unsettled = unsettled
-        #: Called between two reads, but those of a request's body: whoever reads gigabytes must listen meanwhile.
-        self.pulse: Callable[[], None] = _go_on
+        #: Called with where the next read begins, but for a request's body: who reads gigabytes must listen meanwhile.
+        self.pulse: Callable[[int], None] = _go_on
 
     @classmethod
     def open(cls, root: str, path: str, *, facts: Facts, unsettled: bool = False) -> PinnedFile:
@@ -303,7 +303,7 @@ class PinnedFile:
 
     def read(self, start: int, size_bytes: int) -> bytes:
         """Exactly the bytes asked for. Raises: FileChanged when the file is shorter now; Transient(DISK)."""
-        self.pulse()
+        self.pulse(start)
         return self.bytes_at(start, size_bytes)
 
     def bytes_at(self, start: int, size_bytes: int) -> bytes:

@@ -104,7 +104,7 @@ class Rechecker:
             return
         try:
             with PinnedFile.open(*located, facts=facts) as pinned:
-                pinned.pulse = lambda: _check_stop(stop)
+                pinned.pulse = lambda _start: _check_stop(stop)
                 digest = pinned.digest()
                 pinned.check()
         except (FileChanged, FileVanished, Transient) as error:

@@ -21,6 +21,7 @@ from syncagent.core.errors import JournalBroken
 from syncagent.core.metadata import SIDECAR, text_of
 from syncagent.core.model import OWED
 from syncagent.edges.configfiles import identify, load_settings
+from syncagent.edges.files import PinnedFile
 from syncagent.edges.journal import Journal
 from tests.agent import Agent, sent
 from tests.servers import VerifyingS3
@@ -62,6 +63,23 @@ def test_run_once_does_not_end_between_settling_and_recording(
     monkeypatch.setattr(app.journal, "record", slowly)
     assert app.run_once(10) == 0
     assert sent(verifying) == {agent.key("a.jpg"): b"a"}
+
+
+def test_reading_a_large_file_on_a_slow_card_is_progress(
+    agent: Agent, verifying: VerifyingS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: Callable[..., bytes] = PinnedFile.read
+
+    def slowly(file: PinnedFile, start: int, size_bytes: int) -> bytes:
+        threading.Event().wait(0.06)
+        return read(file, start, size_bytes)
+
+    monkeypatch.setattr(PinnedFile, "read", slowly)
+    film = bytes(18_000_000)
+    agent.write("film.mp4", film)
+    # It takes 4 s to hash, and a part 1.2 s without a byte on the wire.
+    assert app_of(agent).run_once(2.5) == 0
+    assert sent(verifying)[agent.key("film.mp4")] == film
 
 
 @pytest.mark.parametrize("is_readable", [True, False])

@@ -77,3 +77,5 @@ def test_a_file_that_is_sent_again_gets_no_further_before_it_gets_further_than_e
     assert figures == [0, 60, 100, 100, 100, 100]
     assert furthest.bytes_of([Flight("f", "b", 100, 10), Flight("g", "a", 100, 5)]) == 115
     assert furthest.bytes_of([]) == 115
+    assert furthest.bytes_of([Flight("h", "a", 100, read_bytes=40)]) == 155
+    assert furthest.bytes_of([Flight("h", "a", 100, 1, read_bytes=0)]) == 156
