@@ -25,7 +25,15 @@ from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.places import OUTSIDE
 from syncagent.core.proof import is_md5_hex
 from syncagent.docks.dock import Dock
-from syncagent.docks.naming import check_outside_corner, content_of, corner_key, is_in_corner, is_receipt, naming_of
+from syncagent.docks.naming import (
+    check_outside_corner,
+    content_of,
+    corner_key,
+    is_in_corner,
+    is_receipt,
+    is_report,
+    naming_of,
+)
 from syncagent.edges import files
 from syncagent.edges.files import Content, PinnedFile
 from syncagent.edges.journal import Row
@@ -145,10 +153,13 @@ class Delivery:
         row = self._row
         # A key that somebody asked for was checked when it was asked for.
         base = check_key(row.wanted_key) if row.wanted_key is not None else self._naming().key()
-        if not is_receipt(row):
+        is_ours = is_report(row, self._carrier)
+        if not is_ours and not is_receipt(row):
             check_outside_corner(base, [self._carrier])
         # Of two receipts with one name neither replaces the other, whatever the owner says of files.
-        overwrites = self._carrier.upload.on_rewrite == "overwrite" and not is_in_corner(self._carrier, base)
+        overwrites = is_ours or (
+            self._carrier.upload.on_rewrite == "overwrite" and not is_in_corner(self._carrier, base)
+        )
         for is_later_version in (False,) if overwrites else (False, True):
             # Made only when it is needed: a key that just fits has no room for a digest.
             key = with_digest(base, digest.sha256) if is_later_version else base

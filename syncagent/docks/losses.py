@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from syncagent.core.errors import Transient, Trouble
 from syncagent.core.model import State
 from syncagent.core.settings import Carrier, SendAddress
-from syncagent.docks.naming import corner_key
+from syncagent.docks.naming import LOSSES, corner_key
 from syncagent.edges import files
 from syncagent.edges.clock import Clock
 from syncagent.edges.inbox import Outbox
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 MOST_LINES = 10_000
 #: Between two reports: losses come in rows.
 EVERY_S = 60.0
-KEY = "losses.jsonl"
 
 
 class Losses:
@@ -56,7 +55,7 @@ class Losses:
         status = files.look(os.path.dirname(path), os.path.basename(path))
         if status is None:
             raise Transient(f"{path} is gone", trouble=Trouble.DISK)
-        self._journal.send_own(self._addresses[0], path, files.facts_of(status), key=corner_key(self._carrier, KEY))
+        self._journal.send_own(self._addresses[0], path, files.facts_of(status), key=corner_key(self._carrier, LOSSES))
         self._journal.set_note(self._note, str(count))
         self._told, self._next = count, now + EVERY_S
         logger.warning("losses reported carrier=%s count=%d", self._carrier.name, count)

@@ -16,6 +16,8 @@ from syncagent.edges.journal import Row
 
 #: Below <path>/<system_id>/: our own corner of the bucket, where what the agent says of itself replaces what it said.
 CORNER = ".syncagent"
+#: The one file there that a later one replaces: what was dropped unsent.
+LOSSES = "losses.jsonl"
 
 
 def corner_key(carrier: Carrier, name: str) -> str:
@@ -38,6 +40,11 @@ def check_outside_corner(key: str, carriers: Iterable[Carrier]) -> None:
 def is_receipt(row: Row) -> bool:
     """Whether a row is the one kind of object that is asked for and goes into our own corner."""
     return row.message is not None and json.loads(row.message).get("msg_type") == RECEIPT
+
+
+def is_report(row: Row, carrier: Carrier) -> bool:
+    """Whether a row is the agent's own report of losses: nobody else may ask for its key."""
+    return row.cloud_path is not None and row.cloud_path == corner_key(carrier, LOSSES)
 
 
 def content_of(message: str | None) -> Mapping[str, Any]:
