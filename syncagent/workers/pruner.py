@@ -58,7 +58,7 @@ class Sweep:
     busy_s: float = 0.0
     again_at: float = 0.0
     is_under: bool = False  # the disk is below its minimum, or was and has not passed it by a tenth yet
-    counted: tuple[int, int] = (-1, -1)  # what the tally was when all were counted
+    counted: tuple[int, ...] = ()  # what the tallies of confirmed and removed were when all were counted
     more: Need = field(default_factory=Need)  # what is left of the surplus that was found then
 
 
@@ -207,12 +207,14 @@ class Pruner:
             return Need()
         tally = self._journal.total_of(State.CONFIRMED, scope.addresses)
         most = surplus(rules, *tally)  # each file is counted once at least
-        if most and not sweep.more and sweep.counted != tally:
+        # The same tally may be of other files: one went, and one came.
+        tallies = (*tally, *self._journal.total_of(State.REMOVED, scope.addresses))
+        if most and not sweep.more and sweep.counted != tallies:
             if self._clock.monotonic() < sweep.again_at and sweep.busy_s > LONG_S:
                 return Need()  # to count very many files is not worth it for each new one
             below = [self._places.path_of(each.path) for each in self._scopes if _is_below(each.path, scope.path)]
             total = self._journal.confirmed_total(self._places.path_of(scope.path), below)
-            sweep.counted, sweep.more = tally, surplus(rules, *total)
+            sweep.counted, sweep.more = tallies, surplus(rules, *total)
         # Others remove files, too.
         sweep.more = Need(min(sweep.more.size_bytes, most.size_bytes), min(sweep.more.inodes, most.inodes))
         return sweep.more

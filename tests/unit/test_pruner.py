@@ -231,6 +231,18 @@ def test_keep_files_keeps_the_newest_of_them(make: Make, clock: FakeClock) -> No
     assert world.left() == ["camera/198.jpg", "camera/199.jpg", "camera/200.jpg", "camera/unsent.jpg"]
 
 
+@pytest.mark.parametrize("rules", [{"keep_files": 3}, {"keep_bytes": 30}], ids=["files", "bytes"])
+def test_of_files_of_one_size_that_come_one_by_one_no_more_are_kept(
+    make: Make, clock: FakeClock, rules: dict[str, int]
+) -> None:
+    world = make(**rules)
+    for number in range(10):
+        world.have(f"camera/{number}.jpg", b"ten bytes!")
+        world.work()
+        assert world.left() == [f"camera/{kept}.jpg" for kept in range(max(0, number - 2), number + 1)]
+        clock.advance(60)
+
+
 def test_keep_bytes_keeps_the_newest_of_them(make: Make, clock: FakeClock) -> None:
     world = make(keep_bytes=25)
     for number in range(5):
