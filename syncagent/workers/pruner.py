@@ -27,7 +27,7 @@ from syncagent.core.retention import (
 )
 from syncagent.docks.clearance import Clearance, Fate
 from syncagent.docks.losses import Losses
-from syncagent.edges import removal
+from syncagent.edges import files, removal
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.journal import Candidate, Journal
 from syncagent.edges.reserve import Reserve
@@ -57,6 +57,7 @@ class Sweep:
     after: tuple[float, int] = _START
     busy_s: float = 0.0
     again_at: float = 0.0
+    drop_at: float = 0.0  # when unsent files are looked through again
     is_under: bool = False  # the disk is below its minimum, or was and has not passed it by a tenth yet
     counted: tuple[int, ...] = ()  # what the tallies of confirmed and removed were when all were counted
     more: Need = field(default_factory=Need)  # what is left of the surplus that was found then
@@ -162,10 +163,12 @@ class Pruner:
             return 0.0
         return SOON_S if need or is_eager(scope.rules) else LOOK_S
 
+    def _root_of(self, scope: Scope) -> str:
+        return f"{self._places.data_root}/{scope.path}".rstrip("/")
+
     def _space(self, scope: Scope) -> Space | None:
-        root = f"{self._places.data_root}/{scope.path}".rstrip("/")
         try:
-            return removal.space_at(root)
+            return removal.space_at(self._root_of(scope))
         except Transient:
             return None  # it is not there: the intake says so
 
@@ -180,6 +183,9 @@ class Pruner:
                 return count, True
             sweep.after = (candidate.at, candidate.id)
             if self._clearance.scope_of(candidate.path, self._scopes) is not scope:
+                continue
+            is_due = until is not None and candidate.at <= until
+            if not is_due and not more and not self._makes_room(scope, candidate.path):
                 continue
             fate, size_bytes = self._clearance.clear(candidate.path)
             if fate is Fate.WENT:
@@ -223,7 +229,8 @@ class Pruner:
 
     def _drop(self, scope: Scope, sweep: Sweep, need: Need) -> int:
         """Drop one batch of unsent files, where the owner allows it; how many went."""
-        if scope.rules.when_full != "drop_unsent":
+        begun = self._clock.monotonic()
+        if scope.rules.when_full != "drop_unsent" or begun < sweep.drop_at:
             return 0
         reason = f"the card was full, and retention.drop_order is {scope.rules.drop_order}"
         try:
@@ -231,7 +238,9 @@ class Pruner:
                 chosen = []
                 left = need
                 for each in candidates:
-                    if left and self._clearance.scope_of(each.path, self._scopes) is scope:
+                    if not left or self._clearance.scope_of(each.path, self._scopes) is not scope:
+                        continue
+                    if self._makes_room(scope, each.path):
                         chosen.append(each)
                         left = left.less(each.size_bytes)
                 dropped = self._clearance.drop(chosen, reason) if chosen else 0
@@ -240,7 +249,17 @@ class Pruner:
         except JournalBroken as error:
             # Nothing is dropped that cannot be told of.
             logger.warning("nothing dropped: the journal cannot be written reason=%s", error)
+        now = self._clock.monotonic()
+        sweep.drop_at = now + (now - begun) / SHARE
         return 0
+
+    def _makes_room(self, scope: Scope, path: str) -> bool:
+        """Whether a file lies on the disk that has too little, and not on another one that is mounted below."""
+        located = self._places.locate(path)
+        if located is None:
+            return False
+        directory = "/".join(located).rpartition("/")[0]
+        return files.device_of(directory) == files.device_of(self._root_of(scope))
 
     def _droppable(self, scope: Scope) -> Iterator[list[Candidate]]:
         """Batches in the order in which to drop them; of most, only the first is looked at."""

@@ -22,7 +22,7 @@ from syncagent.core.settings import Carrier, Retention, SendAddress, Upload, Wat
 from syncagent.core.territory import ASIDE, Territory
 from syncagent.docks.clearance import TIDY_S, Clearance
 from syncagent.docks.losses import EVERY_S, Losses
-from syncagent.edges import removal
+from syncagent.edges import files, removal
 from syncagent.edges.files import digest_of, facts_of
 from syncagent.edges.inbox import Outbox
 from syncagent.edges.journal import Arrival, Ask, Journal, deliveries
@@ -725,6 +725,45 @@ def test_a_parked_file_may_be_dropped_and_a_message_without_its_file_is_none(
     world.work()
     assert world.states()["000.jpg"] is State.LOST
     assert world.states()["none.jpg"] is State.WAITING
+
+
+def test_what_lies_on_another_disk_makes_no_room_and_stays(
+    make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = filled(make, clock, monkeypatch, when_full="drop_unsent")
+    world.have("camera/stick/a.jpg")
+    world.record("camera/stick/b.jpg")
+    device_of = files.device_of
+    monkeypatch.setattr(files, "device_of", lambda path: 0 if path.endswith("stick") else device_of(path))
+    for path in world.left():
+        if "stick" not in path:
+            os.unlink(world.root / path)
+            (world.root / path).symlink_to("nowhere")
+    monkeypatch.setattr(removal, "space_at", lambda _path: Space(0, 100_000, 10**6, 10**6))
+    world.work()
+    assert world.left() == ["camera/stick/a.jpg", "camera/stick/b.jpg"]
+    world.pruner.set_scopes(scopes_of([address("a", keep_files=0)]))
+    world.work()
+    assert world.left() == ["camera/stick/b.jpg"]
+
+
+def test_to_look_for_what_can_be_dropped_in_vain_takes_little_of_the_time(
+    make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = filled(make, clock, monkeypatch, when_full="drop_unsent")
+    looks = 0
+
+    def slow(*_: Any, **__: Any) -> list[Any]:
+        nonlocal looks
+        looks += 1
+        clock.advance(1)
+        return []
+
+    monkeypatch.setattr(world.journal, "unsent_below", slow)
+    begun = clock.monotonic()
+    while clock.monotonic() < begun + 200:
+        clock.advance(world.work())
+    assert 3 <= looks <= 5
 
 
 # -- the reserve -------------------------------------------------------------------------------------------------------
