@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 #: A directory that we emptied stays so long: its writer may be about to write the next file.
 TIDY_S = 60.0
 MAX_EMPTY = 10_000
+WRITABLE = "let the agent's user write to the directory"
 
 
 class Fate(Enum):
@@ -88,7 +89,7 @@ class Clearance:
         for candidate in candidates:
             claims = self._journal.claims_on(candidate.path)
             facts = droppable_version(claims)
-            if facts is None or not self._is_as_it_was(candidate.path, facts):
+            if facts is None or not self._can_go(candidate.path, facts):
                 continue
             unsent = [claim.id for claim in claims if claim.state not in (State.CONFIRMED, State.GONE)]
             confirmed = [claim.id for claim in claims if claim.state is State.CONFIRMED]
@@ -118,9 +119,13 @@ class Clearance:
         owner = self._territory.owner_of(place)
         return frozenset(address.name for address in owner.wanting(place)) if owner is not None else frozenset()
 
-    def _is_as_it_was(self, path: str, facts: Facts) -> bool:
+    def _can_go(self, path: str, facts: Facts) -> bool:
+        """Asked before a loss is written down, which costs the card a write, and one more if nothing came of it."""
         located = self._places.locate(path)
         if located is None or self._is_settling(path) or self._journal.is_taken(path):
+            return False
+        if not removal.may_remove(*located):
+            self._board.complain(path, "remove", "its directory is not writable", WRITABLE)
             return False
         try:
             sighting = files.sight(*located)
@@ -135,7 +140,7 @@ class Clearance:
         try:
             outcome = removal.remove(*located, facts, row_id=row_id)
         except Transient as error:
-            self._board.complain(path, "remove", str(error), "let the agent's user write to the directory")
+            self._board.complain(path, "remove", str(error), WRITABLE)
             return Fate.STAYS
         if outcome is Outcome.REMOVED:
             root, place = located

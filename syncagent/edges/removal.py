@@ -61,6 +61,15 @@ def space_at(path: str) -> Space:
     return Space(figures.f_bavail * unit, figures.f_blocks * unit, figures.f_favail, figures.f_files)
 
 
+def may_remove(root: str, path: str) -> bool:
+    """Whether the directory of a file lets us take a name out of it, as far as its permissions tell."""
+    try:
+        with files.open_directory(root, path.rpartition("/")[0]) as directory:
+            return os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True)
+    except OSError:
+        return False
+
+
 def remove(root: str, path: str, facts: Facts, *, row_id: int) -> Outcome:
     """Remove the file if it still is the version that `facts` describe, and nobody is about to change it.
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -267,6 +268,23 @@ def test_a_later_report_of_losses_replaces_the_one_before(tmp_path: object) -> N
             link.rule = Rule("pass")
             wait_until(lambda: reported(store) == {"losses.jsonl": told}, deadline_s=30, what="the report")
             assert agent.stop() == 0
+
+
+def test_unsent_files_that_may_not_be_removed_cost_a_full_card_no_write(tmp_path: object) -> None:
+    with Agent(str(tmp_path), without=("dac_override",)) as agent:
+        rules = {"when_full": "drop_unsent", "min_free_bytes": 1 << 60}
+        agent.configure("http://127.0.0.1:9", carrier={"retention": rules})
+        agent.write("theirs/a.jpg", b"a")
+        os.chmod(agent.path("theirs"), 0o555)
+        agent.start()
+        wait_until(lambda: agent.count("ready") == 1, deadline_s=30, what="the file is recorded")
+        log = os.path.join(agent.state_dir, "journal.db-wal")
+        time.sleep(2)
+        before = os.stat(log).st_mtime_ns
+        time.sleep(5)
+        assert os.stat(log).st_mtime_ns == before
+        (error,) = [each for each in agent.status()["last_errors"] if each["what"] == "remove"]
+        assert "writable" in error["reason"] and agent.status()["losses"] == 0
 
 
 def reported(store: VerifyingS3) -> dict[str, list[str]]:
