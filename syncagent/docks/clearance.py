@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import FileVanished, JournalBroken, Transient
+from syncagent.core.errors import FileChanged, FileVanished, JournalBroken, Transient
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
 from syncagent.core.retention import Scope, confirmed_version, droppable_version, scope_of
 from syncagent.core.territory import Territory
 from syncagent.edges import files, removal
-from syncagent.edges.clock import Clock
+from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.journal import Candidate, Journal
 from syncagent.edges.removal import Outcome
 
@@ -70,18 +70,40 @@ class Clearance:
         place = self._places.relative_of(path)
         return None if place is None or self._territory.is_reserved(place) else scope_of(place, scopes)
 
-    def clear(self, path: str) -> tuple[Fate, int]:
-        """Remove a file that everybody has, if it is unchanged; what became of it, and how many bytes it had."""
+    def clear(self, path: str, stop: Stop, *, is_urgent: bool) -> tuple[Fate, int]:
+        """Remove a file that everybody has, if it is unchanged; what became of it, and how many bytes it had.
+
+        One whose ctime alone is new is hashed again when the idle hour for that may come too late (`is_urgent`), or
+        never comes, because no scan looks at the file.
+        """
         claims = self._journal.claims_on(path)
         facts = confirmed_version(claims, wanting=self._wanting(path))
         if facts is None or self._is_settling(path):
             return Fate.STAYS, 0
         ids = [claim.id for claim in claims if claim.state is State.CONFIRMED]
+        if is_urgent or not self._wanting(path):
+            facts = self._refaced(path, facts, ids[0], stop)
         if self._remove(path, facts, ids[0]) is Fate.STAYS:
             return Fate.STAYS, 0
         self._unwritten.update(dict.fromkeys(ids))
         logger.info("removed path=%s bytes=%d", path, facts.size_bytes)
         return Fate.WENT, facts.size_bytes
+
+    def _refaced(self, path: str, facts: Facts, row_id: int, stop: Stop) -> Facts:
+        """The facts of now, of a file with the bytes that were confirmed; those of then otherwise."""
+        located = self._places.locate(path)
+        try:
+            status = files.look(*located) if located is not None else None
+            if located is None or status is None or not files.is_file(status):
+                return facts
+            now = files.facts_of(status)
+            if now == facts or (now.size_bytes, now.mtime_ns) != (facts.size_bytes, facts.mtime_ns):
+                return facts
+            with files.PinnedFile.open(*located, facts=now) as pinned:
+                pinned.pulse = stop.check
+                return now if pinned.digest() == self._journal.row(row_id).digest else facts
+        except (FileChanged, FileVanished, Transient):
+            return facts
 
     def drop(self, candidates: Sequence[Candidate], reason: str) -> int:
         """Drop unsent files; how many went. The journal knows before the disk does. Raises: JournalBroken."""

@@ -116,7 +116,7 @@ class Pruner:
         for scope in self._scopes:
             if stop.is_set():
                 break
-            wait_s = min(wait_s, self._prune(scope))
+            wait_s = min(wait_s, self._prune(scope, stop))
         is_written = self._clearance.write_down()
         self._clearance.tidy(self._scopes)
         if is_written:
@@ -135,7 +135,7 @@ class Pruner:
 
     # -- one watched directory ----------------------------------------------------------------------------------------
 
-    def _prune(self, scope: Scope) -> float:
+    def _prune(self, scope: Scope, stop: Stop) -> float:
         sweep = self._sweeps.setdefault(scope.path, Sweep())
         begun = self._clock.monotonic()
         space = self._space(scope)
@@ -146,13 +146,13 @@ class Pruner:
             sweep.after = _START  # whatever was passed by may go now
         sweep.is_under = bool(need)
         until = due_until(scope.rules, self._journal.time())
-        removed = self._clear_proved(scope, need, is_due=until is not None)
+        removed = self._clear_proved(scope, stop, need, is_due=until is not None)
         more = self._surplus(scope, sweep)
         is_through = True
         if until is not None or more or need:
             if begun >= sweep.again_at:
                 sweep.after, sweep.again_at, sweep.busy_s = _START, begun + AGAIN_S, 0.0
-            went, is_through = self._clear(scope, sweep, until, more, need)
+            went, is_through = self._clear(scope, sweep, stop, until, more, need)
             removed += went
         sweep.busy_s += self._clock.monotonic() - begun
         sweep.again_at = max(sweep.again_at, begun + sweep.busy_s / SHARE) if removed == 0 else sweep.again_at
@@ -172,7 +172,9 @@ class Pruner:
         except Transient:
             return None  # it is not there: the intake says so
 
-    def _clear(self, scope: Scope, sweep: Sweep, until: float | None, more: Need, need: Need) -> tuple[int, bool]:
+    def _clear(
+        self, scope: Scope, sweep: Sweep, stop: Stop, until: float | None, more: Need, need: Need
+    ) -> tuple[int, bool]:
         """Look at one batch; how many went, and whether none is left to look at."""
         directory = self._places.path_of(scope.path)
         latest = self._journal.time() if more or need else until
@@ -187,7 +189,7 @@ class Pruner:
             is_due = until is not None and candidate.at <= until
             if not is_due and not more and not self._makes_room(scope, candidate.path):
                 continue
-            fate, size_bytes = self._clearance.clear(candidate.path)
+            fate, size_bytes = self._clearance.clear(candidate.path, stop, is_urgent=bool(need))
             if fate is Fate.WENT:
                 count += 1
                 more, need = _less(more, size_bytes), _less(need, size_bytes)
@@ -196,14 +198,14 @@ class Pruner:
             self._board.add("removed_files", count)
         return count, len(found) < BATCH
 
-    def _clear_proved(self, scope: Scope, need: Need, *, is_due: bool) -> int:
+    def _clear_proved(self, scope: Scope, stop: Stop, need: Need, *, is_due: bool) -> int:
         """What the store proved goes as well when the journal has no room to write that down: this makes some."""
         if not need and not is_due:
             return 0
         count = 0
         for path in self._journal.proved().values():
             if self._clearance.scope_of(path, self._scopes) is scope:
-                count += self._clearance.clear(path)[0] is Fate.WENT
+                count += self._clearance.clear(path, stop, is_urgent=bool(need))[0] is Fate.WENT
         return count
 
     def _surplus(self, scope: Scope, sweep: Sweep) -> Need:

@@ -633,6 +633,38 @@ def test_confirmed_files_go_before_any_that_is_unsent(
     assert world.left() == [f"camera/{number:03d}.jpg" for number in (*range(7, 90), *range(95, 100))]
 
 
+def chmod(path: Path) -> None:
+    before = os.stat(path)
+    while os.stat(path).st_ctime_ns == before.st_ctime_ns:
+        os.chmod(path, 0o600)
+        os.chmod(path, 0o640)
+
+
+def test_a_full_card_loses_no_unsent_file_while_confirmed_ones_have_but_a_new_ctime(
+    make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = filled(make, clock, monkeypatch, when_full="drop_unsent")
+    for number in range(20):
+        name = f"camera/{number:03d}.jpg"
+        world.confirm(f"generated_data/{name}")
+        before = os.stat(world.root / name)
+        if number == 5:  # other bytes, and made to look as before
+            world.write(name, b"x" * 1000)
+            os.utime(world.root / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+        chmod(world.root / name)
+    world.work()
+    assert world.left() == [f"camera/{number:03d}.jpg" for number in (5, *range(13, 100))]
+    assert world.journal.total_of(State.LOST, ["a"]) == (0, 0)
+
+
+def test_a_new_ctime_of_a_file_that_no_scan_looks_at_keeps_it_no_longer(make: Make) -> None:
+    world = make(address("a", duration="on_message", keep_files=0))
+    world.have("camera/a.jpg")
+    chmod(world.root / "camera/a.jpg")
+    world.work()
+    assert world.left() == []
+
+
 def test_each_loss_is_a_row_counted_listed_and_reported_to_the_bucket(
     make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
