@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from syncagent.core.board import Board, Fact
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 #: A directory that we emptied stays so long: its writer may be about to write the next file.
 TIDY_S = 60.0
 MAX_EMPTY = 10_000
+#: More than are dropped at once.
+LAST_LOSSES = 1_000
 WRITABLE = "let the agent's user write to the directory"
 
 
@@ -212,7 +214,7 @@ class Clearance:
         """A scan saw a file that was set aside: by a run that ended before it could remove it, or just now by us."""
         self._asides[place] = None
 
-    def look_for_asides(self, scopes: Iterable[Scope]) -> None:
+    def look_for_asides(self, scopes: Sequence[Scope]) -> None:
         """In directories that no scan looks into, because nothing there is sent by itself."""
         watched = {owner.path for owner in self._territory.owners}
         for scope in scopes:
@@ -224,6 +226,23 @@ class Clearance:
                     for name in listing.files:
                         if removal.parse_aside(name) is not None:
                             self.found_aside(f"{place}/{name}" if place else name)
+            try:
+                self._look_for_undropped(scope, scopes)
+            except (JournalBroken, Transient) as error:
+                logger.warning("not looked for files that were not dropped after all reason=%s", error)
+
+    def _look_for_undropped(self, scope: Scope, scopes: Sequence[Scope]) -> None:
+        """Files whose loss was written down by a run that ended before it could remove them."""
+        for loss in self._journal.losses(sorted(scope.addresses), limit=LAST_LOSSES):
+            row = self._journal.row_if_any(loss.id)
+            if row is None or self.scope_of(row.path, scopes) is not scope:
+                continue
+            head, slash, name = (self._places.relative_of(row.path) or "").rpartition("/")
+            status = files.look(self._places.data_root, f"{head}{slash}{name}")
+            if status is not None and files.is_file(status) and files.facts_of(status) == row.facts:
+                self._journal.regain([row.id])
+            elif files.look(self._places.data_root, aside := f"{head}{slash}{removal.aside_name(name, row.id)}"):
+                self.found_aside(aside)
 
     def mend(self) -> None:
         """What was left aside goes back under its name, or, where its loss is written down already, away."""

@@ -479,6 +479,22 @@ def test_a_loss_that_was_written_down_before_the_crash_is_carried_out(make: Make
     assert world.left() == [] and world.states()["a.jpg"] is State.LOST
 
 
+@pytest.mark.parametrize("is_aside", [True, False])
+def test_a_loss_that_a_crash_left_undone_where_no_scan_looks_is_found_at_the_start(make: Make, is_aside: bool) -> None:
+    world = make(address("a", duration="on_message", when_full="drop_unsent"))
+    path = world.record("camera/a.jpg")
+    world.record("camera/gone.jpg")
+    world.journal.lose([row.id for row in world.journal.listing()], "full")
+    os.unlink(world.root / "camera/gone.jpg")
+    if is_aside:
+        (row,) = (row for row in world.journal.listing() if row.path == path)
+        aside(world, "camera/a.jpg", row.id)
+    restart(world)
+    assert world.left() == ([] if is_aside else ["camera/a.jpg"])
+    states = world.states()
+    assert states["a.jpg"] is (State.LOST if is_aside else State.READY) and states["gone.jpg"] is State.LOST
+
+
 def test_a_loss_whose_file_was_still_there_is_none(make: Make) -> None:
     world = make(when_full="drop_unsent")
     path = world.record("camera/a.jpg")
