@@ -85,7 +85,7 @@ def _findings(settings: Settings, verification: Verification, journal: Journal) 
         store = open_store(carrier, Clock())
         try:
             Survey(carrier, store, journal)  # tells the store what the journal remembers of it
-            yield from verification.compare_store(carrier, addresses, store)
+            yield from verification.compare_store(addresses, store)
         finally:
             store.close()
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import FileVanished, JournalBroken, Transient
+from syncagent.core.errors import FileChanged, FileVanished, JournalBroken, Transient
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
 from syncagent.core.retention import Scope, confirmed_version, droppable_version, scope_of
 from syncagent.core.territory import Territory
 from syncagent.edges import files, removal
-from syncagent.edges.clock import Clock
+from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.journal import Candidate, Journal
 from syncagent.edges.removal import Outcome
 
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 #: A directory that we emptied stays so long: its writer may be about to write the next file.
 TIDY_S = 60.0
 MAX_EMPTY = 10_000
+#: More than are dropped at once.
+LAST_LOSSES = 1_000
+WRITABLE = "let the agent's user write to the directory"
 
 
 class Fate(Enum):
@@ -69,18 +72,40 @@ class Clearance:
         place = self._places.relative_of(path)
         return None if place is None or self._territory.is_reserved(place) else scope_of(place, scopes)
 
-    def clear(self, path: str) -> tuple[Fate, int]:
-        """Remove a file that everybody has, if it is unchanged; what became of it, and how many bytes it had."""
+    def clear(self, path: str, stop: Stop, *, is_urgent: bool) -> tuple[Fate, int]:
+        """Remove a file that everybody has, if it is unchanged; what became of it, and how many bytes it had.
+
+        One whose ctime alone is new is hashed again when the idle hour for that may come too late (`is_urgent`), or
+        never comes, because no scan looks at the file.
+        """
         claims = self._journal.claims_on(path)
         facts = confirmed_version(claims, wanting=self._wanting(path))
         if facts is None or self._is_settling(path):
             return Fate.STAYS, 0
         ids = [claim.id for claim in claims if claim.state is State.CONFIRMED]
+        if is_urgent or not self._wanting(path):
+            facts = self._refaced(path, facts, ids[0], stop)
         if self._remove(path, facts, ids[0]) is Fate.STAYS:
             return Fate.STAYS, 0
         self._unwritten.update(dict.fromkeys(ids))
         logger.info("removed path=%s bytes=%d", path, facts.size_bytes)
         return Fate.WENT, facts.size_bytes
+
+    def _refaced(self, path: str, facts: Facts, row_id: int, stop: Stop) -> Facts:
+        """The facts of now, of a file with the bytes that were confirmed; those of then otherwise."""
+        located = self._places.locate(path)
+        try:
+            status = files.look(*located) if located is not None else None
+            if located is None or status is None or not files.is_file(status):
+                return facts
+            now = files.facts_of(status)
+            if now == facts or (now.size_bytes, now.mtime_ns) != (facts.size_bytes, facts.mtime_ns):
+                return facts
+            with files.PinnedFile.open(*located, facts=now) as pinned:
+                pinned.pulse = lambda _start: stop.check()
+                return now if pinned.digest() == self._journal.row(row_id).digest else facts
+        except (FileChanged, FileVanished, Transient):
+            return facts
 
     def drop(self, candidates: Sequence[Candidate], reason: str) -> int:
         """Drop unsent files; how many went. The journal knows before the disk does. Raises: JournalBroken."""
@@ -88,7 +113,7 @@ class Clearance:
         for candidate in candidates:
             claims = self._journal.claims_on(candidate.path)
             facts = droppable_version(claims)
-            if facts is None or not self._is_as_it_was(candidate.path, facts):
+            if facts is None or not self._can_go(candidate.path, facts):
                 continue
             unsent = [claim.id for claim in claims if claim.state not in (State.CONFIRMED, State.GONE)]
             confirmed = [claim.id for claim in claims if claim.state is State.CONFIRMED]
@@ -118,9 +143,13 @@ class Clearance:
         owner = self._territory.owner_of(place)
         return frozenset(address.name for address in owner.wanting(place)) if owner is not None else frozenset()
 
-    def _is_as_it_was(self, path: str, facts: Facts) -> bool:
+    def _can_go(self, path: str, facts: Facts) -> bool:
+        """Asked before a loss is written down, which costs the card a write, and one more if nothing came of it."""
         located = self._places.locate(path)
         if located is None or self._is_settling(path) or self._journal.is_taken(path):
+            return False
+        if not removal.may_remove(*located):
+            self._board.complain(path, "remove", "its directory is not writable", WRITABLE)
             return False
         try:
             sighting = files.sight(*located)
@@ -135,7 +164,7 @@ class Clearance:
         try:
             outcome = removal.remove(*located, facts, row_id=row_id)
         except Transient as error:
-            self._board.complain(path, "remove", str(error), "let the agent's user write to the directory")
+            self._board.complain(path, "remove", str(error), WRITABLE)
             return Fate.STAYS
         if outcome is Outcome.REMOVED:
             root, place = located
@@ -185,7 +214,7 @@ class Clearance:
         """A scan saw a file that was set aside: by a run that ended before it could remove it, or just now by us."""
         self._asides[place] = None
 
-    def look_for_asides(self, scopes: Iterable[Scope]) -> None:
+    def look_for_asides(self, scopes: Sequence[Scope]) -> None:
         """In directories that no scan looks into, because nothing there is sent by itself."""
         watched = {owner.path for owner in self._territory.owners}
         for scope in scopes:
@@ -197,6 +226,23 @@ class Clearance:
                     for name in listing.files:
                         if removal.parse_aside(name) is not None:
                             self.found_aside(f"{place}/{name}" if place else name)
+            try:
+                self._look_for_undropped(scope, scopes)
+            except (JournalBroken, Transient) as error:
+                logger.warning("not looked for files that were not dropped after all reason=%s", error)
+
+    def _look_for_undropped(self, scope: Scope, scopes: Sequence[Scope]) -> None:
+        """Files whose loss was written down by a run that ended before it could remove them."""
+        for loss in self._journal.losses(sorted(scope.addresses), limit=LAST_LOSSES):
+            row = self._journal.row_if_any(loss.id)
+            if row is None or self.scope_of(row.path, scopes) is not scope:
+                continue
+            head, slash, name = (self._places.relative_of(row.path) or "").rpartition("/")
+            status = files.look(self._places.data_root, f"{head}{slash}{name}")
+            if status is not None and files.is_file(status) and files.facts_of(status) == row.facts:
+                self._journal.regain([row.id])
+            elif files.look(self._places.data_root, aside := f"{head}{slash}{removal.aside_name(name, row.id)}"):
+                self.found_aside(aside)
 
     def mend(self) -> None:
         """What was left aside goes back under its name, or, where its loss is written down already, away."""

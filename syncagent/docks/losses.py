@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 MOST_LINES = 10_000
 #: Between two reports, because losses come in rows: at least so long, and on average no more bytes on card and link.
 EVERY_S, BYTES_PER_S = 10.0, 2_000.0
+#: The object's name in the agent's corner.
 KEY = "losses.jsonl"
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from syncagent.core.errors import FileChanged, FileVanished, Refused, Transient
 from syncagent.core.model import OWED, Facts, ObjectFacts, State
 from syncagent.core.places import Places
-from syncagent.core.settings import Carrier, SendAddress
+from syncagent.core.settings import SendAddress
 from syncagent.core.territory import Owner, Territory
 from syncagent.docks.naming import is_in_corner
 from syncagent.docks.survey import prefix_of
@@ -70,9 +70,7 @@ class Verification:
 
     # -- the bucket ---------------------------------------------------------------------------------------------------
 
-    def compare_store(
-        self, carrier: Carrier, addresses: Sequence[SendAddress], store: ObjectStore
-    ) -> Iterator[Finding]:
+    def compare_store(self, addresses: Sequence[SendAddress], store: ObjectStore) -> Iterator[Finding]:
         """What the journal says of one store, and what is there. Raises: Transient, Blocked, Refused."""
         names = [address.name for address in addresses]
         prefixes = _outermost(prefix_of(address.carrier, address) for address in addresses)
@@ -91,7 +89,8 @@ class Verification:
                 yield from self._judge(sent, store.head(sent.key), store)
         for key in dict.fromkeys(unknown):
             # It may have come while we looked.
-            if not is_in_corner(carrier, key) and not self.journal.knows_key(key):
+            is_own = any(is_in_corner(address.carrier, key) for address in addresses)
+            if not is_own and not self.journal.knows_key(key):
                 yield Finding(Kind.UNKNOWN, "", key)
 
     def _merge(

@@ -11,6 +11,8 @@ import threading
 import time
 from datetime import UTC, datetime
 
+from syncagent.core.errors import Stopping
+
 
 class Clock:
     """The machine's clocks."""
@@ -60,6 +62,11 @@ class Stop:
 
     def is_set(self) -> bool:
         return self._event.is_set()
+
+    def check(self) -> None:
+        """For long work to call now and then. Raises: Stopping."""
+        if self.is_set():
+            raise Stopping
 
     def wait(self, wait_s: float) -> bool:
         """Wait at most `wait_s` seconds for the wish to stop; True when it came."""

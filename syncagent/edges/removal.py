@@ -12,6 +12,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterable
 from enum import Enum
 
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 #: Of a name, so that the whole stays under the 255 bytes that a file system allows.
 _NAME_BYTES = 200
 _MAX_TWINS = 1_000
+#: Of a row id, which has 64 bits. Whoever made a name like ours may have written anything.
+_ID = re.compile(r"[0-9]{1,18}")
 #: A directory that has no room for another name can still lose one.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
@@ -45,7 +48,7 @@ def aside_name(name: str, row_id: int) -> str:
 def parse_aside(name: str) -> tuple[int, str] | None:
     """(row id, the name it had, or how that begins) of a file that was set aside."""
     number, dot, rest = name.removeprefix(ASIDE).partition(".")
-    return (int(number), rest) if name.startswith(ASIDE) and dot and rest and number.isdigit() else None
+    return (int(number), rest) if name.startswith(ASIDE) and dot and rest and _ID.fullmatch(number) else None
 
 
 def space_at(path: str) -> Space:
@@ -56,6 +59,15 @@ def space_at(path: str) -> Space:
         raise Transient(f"cannot ask {path} for its space: {files.words(error)}", trouble=Trouble.DISK) from error
     unit = figures.f_frsize
     return Space(figures.f_bavail * unit, figures.f_blocks * unit, figures.f_favail, figures.f_files)
+
+
+def may_remove(root: str, path: str) -> bool:
+    """Whether the directory of a file lets us take a name out of it, as far as its permissions tell."""
+    try:
+        with files.open_directory(root, path.rpartition("/")[0]) as directory:
+            return os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True)
+    except OSError:
+        return False
 
 
 def remove(root: str, path: str, facts: Facts, *, row_id: int) -> Outcome:

@@ -27,7 +27,7 @@ from syncagent.core.retention import (
 )
 from syncagent.docks.clearance import Clearance, Fate
 from syncagent.docks.losses import Losses
-from syncagent.edges import removal
+from syncagent.edges import files, removal
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.journal import Candidate, Journal
 from syncagent.edges.reserve import Reserve
@@ -57,8 +57,9 @@ class Sweep:
     after: tuple[float, int] = _START
     busy_s: float = 0.0
     again_at: float = 0.0
+    drop_at: float = 0.0  # when unsent files are looked through again
     is_under: bool = False  # the disk is below its minimum, or was and has not passed it by a tenth yet
-    counted: tuple[int, int] = (-1, -1)  # what the tally was when all were counted
+    counted: tuple[int, ...] = ()  # what the tallies of confirmed and removed were when all were counted
     more: Need = field(default_factory=Need)  # what is left of the surplus that was found then
 
 
@@ -115,7 +116,7 @@ class Pruner:
         for scope in self._scopes:
             if stop.is_set():
                 break
-            wait_s = min(wait_s, self._prune(scope))
+            wait_s = min(wait_s, self._prune(scope, stop))
         is_written = self._clearance.write_down()
         self._clearance.tidy(self._scopes)
         if is_written:
@@ -134,7 +135,7 @@ class Pruner:
 
     # -- one watched directory ----------------------------------------------------------------------------------------
 
-    def _prune(self, scope: Scope) -> float:
+    def _prune(self, scope: Scope, stop: Stop) -> float:
         sweep = self._sweeps.setdefault(scope.path, Sweep())
         begun = self._clock.monotonic()
         space = self._space(scope)
@@ -145,13 +146,13 @@ class Pruner:
             sweep.after = _START  # whatever was passed by may go now
         sweep.is_under = bool(need)
         until = due_until(scope.rules, self._journal.time())
-        removed = self._clear_proved(scope, need, is_due=until is not None)
+        removed = self._clear_proved(scope, stop, need, is_due=until is not None)
         more = self._surplus(scope, sweep)
         is_through = True
         if until is not None or more or need:
             if begun >= sweep.again_at:
                 sweep.after, sweep.again_at, sweep.busy_s = _START, begun + AGAIN_S, 0.0
-            went, is_through = self._clear(scope, sweep, until, more, need)
+            went, is_through = self._clear(scope, sweep, stop, until, more, need)
             removed += went
         sweep.busy_s += self._clock.monotonic() - begun
         sweep.again_at = max(sweep.again_at, begun + sweep.busy_s / SHARE) if removed == 0 else sweep.again_at
@@ -162,14 +163,18 @@ class Pruner:
             return 0.0
         return SOON_S if need or is_eager(scope.rules) else LOOK_S
 
+    def _root_of(self, scope: Scope) -> str:
+        return f"{self._places.data_root}/{scope.path}".rstrip("/")
+
     def _space(self, scope: Scope) -> Space | None:
-        root = f"{self._places.data_root}/{scope.path}".rstrip("/")
         try:
-            return removal.space_at(root)
+            return removal.space_at(self._root_of(scope))
         except Transient:
             return None  # it is not there: the intake says so
 
-    def _clear(self, scope: Scope, sweep: Sweep, until: float | None, more: Need, need: Need) -> tuple[int, bool]:
+    def _clear(
+        self, scope: Scope, sweep: Sweep, stop: Stop, until: float | None, more: Need, need: Need
+    ) -> tuple[int, bool]:
         """Look at one batch; how many went, and whether none is left to look at."""
         directory = self._places.path_of(scope.path)
         latest = self._journal.time() if more or need else until
@@ -181,7 +186,10 @@ class Pruner:
             sweep.after = (candidate.at, candidate.id)
             if self._clearance.scope_of(candidate.path, self._scopes) is not scope:
                 continue
-            fate, size_bytes = self._clearance.clear(candidate.path)
+            is_due = until is not None and candidate.at <= until
+            if not is_due and not more and not self._makes_room(scope, candidate.path):
+                continue
+            fate, size_bytes = self._clearance.clear(candidate.path, stop, is_urgent=bool(need))
             if fate is Fate.WENT:
                 count += 1
                 more, need = _less(more, size_bytes), _less(need, size_bytes)
@@ -190,14 +198,14 @@ class Pruner:
             self._board.add("removed_files", count)
         return count, len(found) < BATCH
 
-    def _clear_proved(self, scope: Scope, need: Need, *, is_due: bool) -> int:
+    def _clear_proved(self, scope: Scope, stop: Stop, need: Need, *, is_due: bool) -> int:
         """What the store proved goes as well when the journal has no room to write that down: this makes some."""
         if not need and not is_due:
             return 0
         count = 0
         for path in self._journal.proved().values():
             if self._clearance.scope_of(path, self._scopes) is scope:
-                count += self._clearance.clear(path)[0] is Fate.WENT
+                count += self._clearance.clear(path, stop, is_urgent=bool(need))[0] is Fate.WENT
         return count
 
     def _surplus(self, scope: Scope, sweep: Sweep) -> Need:
@@ -207,12 +215,14 @@ class Pruner:
             return Need()
         tally = self._journal.total_of(State.CONFIRMED, scope.addresses)
         most = surplus(rules, *tally)  # each file is counted once at least
-        if most and not sweep.more and sweep.counted != tally:
+        # The same tally may be of other files: one went, and one came.
+        tallies = (*tally, *self._journal.total_of(State.REMOVED, scope.addresses))
+        if most and not sweep.more and sweep.counted != tallies:
             if self._clock.monotonic() < sweep.again_at and sweep.busy_s > LONG_S:
                 return Need()  # to count very many files is not worth it for each new one
             below = [self._places.path_of(each.path) for each in self._scopes if _is_below(each.path, scope.path)]
             total = self._journal.confirmed_total(self._places.path_of(scope.path), below)
-            sweep.counted, sweep.more = tally, surplus(rules, *total)
+            sweep.counted, sweep.more = tallies, surplus(rules, *total)
         # Others remove files, too.
         sweep.more = Need(min(sweep.more.size_bytes, most.size_bytes), min(sweep.more.inodes, most.inodes))
         return sweep.more
@@ -221,7 +231,8 @@ class Pruner:
 
     def _drop(self, scope: Scope, sweep: Sweep, need: Need) -> int:
         """Drop one batch of unsent files, where the owner allows it; how many went."""
-        if scope.rules.when_full != "drop_unsent":
+        begun = self._clock.monotonic()
+        if scope.rules.when_full != "drop_unsent" or begun < sweep.drop_at:
             return 0
         reason = f"the card was full, and retention.drop_order is {scope.rules.drop_order}"
         try:
@@ -229,7 +240,9 @@ class Pruner:
                 chosen = []
                 left = need
                 for each in candidates:
-                    if left and self._clearance.scope_of(each.path, self._scopes) is scope:
+                    if not left or self._clearance.scope_of(each.path, self._scopes) is not scope:
+                        continue
+                    if self._makes_room(scope, each.path):
                         chosen.append(each)
                         left = left.less(each.size_bytes)
                 dropped = self._clearance.drop(chosen, reason) if chosen else 0
@@ -238,7 +251,17 @@ class Pruner:
         except JournalBroken as error:
             # Nothing is dropped that cannot be told of.
             logger.warning("nothing dropped: the journal cannot be written reason=%s", error)
+        now = self._clock.monotonic()
+        sweep.drop_at = now + (now - begun) / SHARE
         return 0
+
+    def _makes_room(self, scope: Scope, path: str) -> bool:
+        """Whether a file lies on the disk that has too little, and not on another one that is mounted below."""
+        located = self._places.locate(path)
+        if located is None:
+            return False
+        directory = "/".join(located).rpartition("/")[0]
+        return files.device_of(directory) == files.device_of(self._root_of(scope))
 
     def _droppable(self, scope: Scope) -> Iterator[list[Candidate]]:
         """Batches in the order in which to drop them; of most, only the first is looked at."""

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from syncagent.core.errors import FileChanged, FileVanished, Stopping, Transient
+from syncagent.core.errors import FileChanged, FileVanished, Transient
 from syncagent.core.model import Facts, State
 from syncagent.core.places import Places
 from syncagent.edges.clock import Clock, Stop
@@ -104,7 +104,7 @@ class Rechecker:
             return
         try:
             with PinnedFile.open(*located, facts=facts) as pinned:
-                pinned.pulse = lambda _start: _check_stop(stop)
+                pinned.pulse = lambda _start: stop.check()
                 digest = pinned.digest()
                 pinned.check()
         except (FileChanged, FileVanished, Transient) as error:
@@ -115,8 +115,3 @@ class Rechecker:
         elif self._journal.record([Arrival(known.address, path, facts)]):
             logger.info("rewritten under its old mtime path=%s", path)
             self._on_ready()
-
-
-def _check_stop(stop: Stop) -> None:
-    if stop.is_set():
-        raise Stopping

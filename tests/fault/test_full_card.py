@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -251,3 +252,45 @@ def test_an_agent_starts_on_a_card_that_somebody_filled_while_it_was_down(place:
     until(place, place.is_all_there, "all are in the bucket")
     until(place, lambda: not any(name.endswith(".jpg") for name in os.listdir(place.agent.data_dir)), "all went")
     assert place.agent.stop() == 0
+
+
+def test_a_later_report_of_losses_replaces_the_one_before(tmp_path: object) -> None:
+    with VerifyingS3() as store, Proxy(store.endpoint_url, Rule()) as link, Agent(str(tmp_path)) as agent:
+        rules = {"when_full": "drop_unsent", "min_free_bytes": 1 << 60}  # so any disk is too full
+        agent.configure(link.endpoint_url, carrier={"retention": rules})
+        told: list[str] = []
+        for name in ("a.jpg", "b.jpg"):
+            link.rule = Rule("refuse")
+            agent.write(name, name.encode())
+            told.append(f"generated_data/camera/{name}")
+            agent.start()
+            wait_until(lambda: agent.count("lost") == len(told), deadline_s=30, what="the loss")
+            link.rule = Rule("pass")
+            wait_until(lambda: reported(store) == {"losses.jsonl": told}, deadline_s=30, what="the report")
+            assert agent.stop() == 0
+
+
+def test_unsent_files_that_may_not_be_removed_cost_a_full_card_no_write(tmp_path: object) -> None:
+    with Agent(str(tmp_path), without=("dac_override",)) as agent:
+        rules = {"when_full": "drop_unsent", "min_free_bytes": 1 << 60}
+        agent.configure("http://127.0.0.1:9", carrier={"retention": rules})
+        agent.write("theirs/a.jpg", b"a")
+        os.chmod(agent.path("theirs"), 0o555)
+        agent.start()
+        wait_until(lambda: agent.count("ready") == 1, deadline_s=30, what="the file is recorded")
+        log = os.path.join(agent.state_dir, "journal.db-wal")
+        time.sleep(2)
+        before = os.stat(log).st_mtime_ns
+        time.sleep(5)
+        assert os.stat(log).st_mtime_ns == before
+        (error,) = [each for each in agent.status()["last_errors"] if each["what"] == "remove"]
+        assert "writable" in error["reason"] and agent.status()["losses"] == 0
+
+
+def reported(store: VerifyingS3) -> dict[str, list[str]]:
+    """The paths that each report names."""
+    return {
+        os.path.basename(key): [json.loads(line)["path"] for line in body.splitlines()]
+        for key, body in store.objects().items()
+        if os.path.basename(key).startswith("losses")
+    }

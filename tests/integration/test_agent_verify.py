@@ -91,6 +91,21 @@ def test_what_others_put_below_the_prefix_is_named_and_no_fault(agent: Agent, ve
     assert (code, len(document["findings"])) == (0, 1)
 
 
+def test_the_corner_of_each_carrier_of_a_bucket_is_the_agents_own(agent: Agent, verifying: VerifyingS3) -> None:
+    with open(f"{agent.config_dir}/carriers/store.json") as file:
+        document = json.load(file)
+    agent.put_config("carriers/films", {**document, "path": "films"})
+    more = {"message_type": "film", "carrier": "films", "duration": "on_change"}
+    agent.put_config("addresses/films", {**more, "additional_info": {"sub_path": "$system_id"}})
+    agent.put_config("system/system", {"id": agent.system_id, "addresses": ["upload", "films"], "tasks": []})
+    agent.write("a.jpg", b"a")
+    agent.write("../films/b.mp4", b"b")
+    assert agent.run_once().returncode == 0
+    for path in (agent.watched, "films"):
+        put(verifying, f"{path}/{agent.system_id}/.syncagent/status.json", b"{}", "2" * 32)
+    assert verify(agent) == (0, {"ok": True, "files": 2, "objects": 6, "read_back": 0, "findings": []})
+
+
 def test_where_the_etag_proves_nothing_the_object_is_read_back(agent: Agent, verifying: VerifyingS3) -> None:
     verifying.etag_is_md5 = False
     agent.write("a.jpg", b"a")

@@ -22,7 +22,7 @@ from syncagent.core.settings import Carrier, Retention, SendAddress, Upload, Wat
 from syncagent.core.territory import ASIDE, Territory
 from syncagent.docks.clearance import TIDY_S, Clearance
 from syncagent.docks.losses import EVERY_S, Losses
-from syncagent.edges import removal
+from syncagent.edges import files, removal
 from syncagent.edges.files import digest_of, facts_of
 from syncagent.edges.inbox import Outbox
 from syncagent.edges.journal import Arrival, Ask, Journal, deliveries
@@ -229,6 +229,18 @@ def test_keep_files_keeps_the_newest_of_them(make: Make, clock: FakeClock) -> No
     world.have("camera/200.jpg")
     world.work()
     assert world.left() == ["camera/198.jpg", "camera/199.jpg", "camera/200.jpg", "camera/unsent.jpg"]
+
+
+@pytest.mark.parametrize("rules", [{"keep_files": 3}, {"keep_bytes": 30}], ids=["files", "bytes"])
+def test_of_files_of_one_size_that_come_one_by_one_no_more_are_kept(
+    make: Make, clock: FakeClock, rules: dict[str, int]
+) -> None:
+    world = make(**rules)
+    for number in range(10):
+        world.have(f"camera/{number}.jpg", b"ten bytes!")
+        world.work()
+        assert world.left() == [f"camera/{kept}.jpg" for kept in range(max(0, number - 2), number + 1)]
+        clock.advance(60)
 
 
 def test_keep_bytes_keeps_the_newest_of_them(make: Make, clock: FakeClock) -> None:
@@ -467,6 +479,22 @@ def test_a_loss_that_was_written_down_before_the_crash_is_carried_out(make: Make
     assert world.left() == [] and world.states()["a.jpg"] is State.LOST
 
 
+@pytest.mark.parametrize("is_aside", [True, False])
+def test_a_loss_that_a_crash_left_undone_where_no_scan_looks_is_found_at_the_start(make: Make, is_aside: bool) -> None:
+    world = make(address("a", duration="on_message", when_full="drop_unsent"))
+    path = world.record("camera/a.jpg")
+    world.record("camera/gone.jpg")
+    world.journal.lose([row.id for row in world.journal.listing()], "full")
+    os.unlink(world.root / "camera/gone.jpg")
+    if is_aside:
+        (row,) = (row for row in world.journal.listing() if row.path == path)
+        aside(world, "camera/a.jpg", row.id)
+    restart(world)
+    assert world.left() == ([] if is_aside else ["camera/a.jpg"])
+    states = world.states()
+    assert states["a.jpg"] is (State.LOST if is_aside else State.READY) and states["gone.jpg"] is State.LOST
+
+
 def test_a_loss_whose_file_was_still_there_is_none(make: Make) -> None:
     world = make(when_full="drop_unsent")
     path = world.record("camera/a.jpg")
@@ -621,6 +649,38 @@ def test_confirmed_files_go_before_any_that_is_unsent(
     assert world.left() == [f"camera/{number:03d}.jpg" for number in (*range(7, 90), *range(95, 100))]
 
 
+def chmod(path: Path) -> None:
+    before = os.stat(path)
+    while os.stat(path).st_ctime_ns == before.st_ctime_ns:
+        os.chmod(path, 0o600)
+        os.chmod(path, 0o640)
+
+
+def test_a_full_card_loses_no_unsent_file_while_confirmed_ones_have_but_a_new_ctime(
+    make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = filled(make, clock, monkeypatch, when_full="drop_unsent")
+    for number in range(20):
+        name = f"camera/{number:03d}.jpg"
+        world.confirm(f"generated_data/{name}")
+        before = os.stat(world.root / name)
+        if number == 5:  # other bytes, and made to look as before
+            world.write(name, b"x" * 1000)
+            os.utime(world.root / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+        chmod(world.root / name)
+    world.work()
+    assert world.left() == [f"camera/{number:03d}.jpg" for number in (5, *range(13, 100))]
+    assert world.journal.total_of(State.LOST, ["a"]) == (0, 0)
+
+
+def test_a_new_ctime_of_a_file_that_no_scan_looks_at_keeps_it_no_longer(make: Make) -> None:
+    world = make(address("a", duration="on_message", keep_files=0))
+    world.have("camera/a.jpg")
+    chmod(world.root / "camera/a.jpg")
+    world.work()
+    assert world.left() == []
+
+
 def test_each_loss_is_a_row_counted_listed_and_reported_to_the_bucket(
     make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -713,6 +773,45 @@ def test_a_parked_file_may_be_dropped_and_a_message_without_its_file_is_none(
     world.work()
     assert world.states()["000.jpg"] is State.LOST
     assert world.states()["none.jpg"] is State.WAITING
+
+
+def test_what_lies_on_another_disk_makes_no_room_and_stays(
+    make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = filled(make, clock, monkeypatch, when_full="drop_unsent")
+    world.have("camera/stick/a.jpg")
+    world.record("camera/stick/b.jpg")
+    device_of = files.device_of
+    monkeypatch.setattr(files, "device_of", lambda path: 0 if path.endswith("stick") else device_of(path))
+    for path in world.left():
+        if "stick" not in path:
+            os.unlink(world.root / path)
+            (world.root / path).symlink_to("nowhere")
+    monkeypatch.setattr(removal, "space_at", lambda _path: Space(0, 100_000, 10**6, 10**6))
+    world.work()
+    assert world.left() == ["camera/stick/a.jpg", "camera/stick/b.jpg"]
+    world.pruner.set_scopes(scopes_of([address("a", keep_files=0)]))
+    world.work()
+    assert world.left() == ["camera/stick/b.jpg"]
+
+
+def test_to_look_for_what_can_be_dropped_in_vain_takes_little_of_the_time(
+    make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = filled(make, clock, monkeypatch, when_full="drop_unsent")
+    looks = 0
+
+    def slow(*_: Any, **__: Any) -> list[Any]:
+        nonlocal looks
+        looks += 1
+        clock.advance(1)
+        return []
+
+    monkeypatch.setattr(world.journal, "unsent_below", slow)
+    begun = clock.monotonic()
+    while clock.monotonic() < begun + 200:
+        clock.advance(world.work())
+    assert 3 <= looks <= 5
 
 
 # -- the reserve -------------------------------------------------------------------------------------------------------

@@ -205,3 +205,4 @@ def test_what_is_set_aside_has_a_name_that_fits_and_tells_whose_it_is() -> None:
         parsed = parse_aside(aside)
         assert parsed is not None and parsed[0] == 12 and os.fsencode(name).startswith(os.fsencode(parsed[1]))
     assert parse_aside("a.jpg") is None and parse_aside(f"{ASIDE}x.y") is None
+    assert parse_aside(f"{ASIDE}².y") is None and parse_aside(f"{ASIDE}{1 << 64}.y") is None
