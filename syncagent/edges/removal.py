@@ -49,11 +49,8 @@ def parse_aside(name: str) -> tuple[int, str] | None:
 
 
 def space_at(path: str) -> Space:
-    """Raises: Transient(DISK)."""
-    try:
-        figures = os.statvfs(path)
-    except OSError as error:
-        raise Transient(f"cannot ask {path} for its space: {files.words(error)}", trouble=Trouble.DISK) from error
+    """What the file system of `path` has. Raises: Transient(DISK)."""
+    figures = files.figures_of(path)
     unit = figures.f_frsize
     return Space(figures.f_bavail * unit, figures.f_blocks * unit, figures.f_favail, figures.f_files)
 
