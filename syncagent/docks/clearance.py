@@ -88,19 +88,20 @@ class Clearance:
         for candidate in candidates:
             claims = self._journal.claims_on(candidate.path)
             facts = droppable_version(claims)
-            if facts is None or not self._is_as_it_was(candidate.path, facts):
-                continue
             unsent = [claim.id for claim in claims if claim.state not in (State.CONFIRMED, State.GONE)]
+            if facts is None or not unsent or not self._is_as_it_was(candidate.path, facts):
+                continue
             confirmed = [claim.id for claim in claims if claim.state is State.CONFIRMED]
             chosen.append((candidate.path, facts, unsent, confirmed))
         if not chosen:
             return 0
-        self._journal.lose([row_id for _, _, unsent, _ in chosen for row_id in unsent], reason)
+        lost = self._journal.lose([row_id for _, _, unsent, _ in chosen for row_id in unsent], reason)
         count = 0
         kept: set[int] = set()
         for path, facts, unsent, confirmed in chosen:
-            if self._remove(path, facts, unsent[0]) is Fate.STAYS:
-                kept.update(unsent)
+            # What was confirmed, or overtaken, since the journal was asked is no loss.
+            if not lost.issuperset(unsent) or self._remove(path, facts, unsent[0]) is Fate.STAYS:
+                kept.update(lost.intersection(unsent))
                 continue
             self._unwritten.update(dict.fromkeys(confirmed))
             count += 1
@@ -109,7 +110,7 @@ class Clearance:
         if kept:
             self._journal.regain(sorted(kept))
             for path, _, unsent, _ in chosen:
-                if unsent[0] in kept:
+                if not kept.isdisjoint(unsent):
                     self._on_look_again(path)
         return count
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -675,6 +675,32 @@ def test_a_file_that_is_opened_for_writing_before_it_is_dropped_is_no_loss(
     monkeypatch.setattr(removal, "remove", opened)
     world.pruner.pass_once(world.stop)
     assert world.states()["000.jpg"] is State.READY and "generated_data/camera/000.jpg" in world.looks
+
+
+def test_a_file_that_was_confirmed_a_moment_ago_is_no_loss(make: Make) -> None:
+    world = make(when_full="drop_unsent")
+    path = world.record("camera/a.jpg")
+    found = world.journal.unsent_below("generated_data/camera", newest_first=False, after=0, limit=1)
+    world.confirm(path)
+    assert world.clearance.drop(found, "full") == 0
+    assert world.left() == ["camera/a.jpg"] and world.states() == {"a.jpg": State.CONFIRMED}
+
+
+def test_a_file_that_is_confirmed_while_it_is_to_be_dropped_is_no_loss(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(when_full="drop_unsent")
+    path = world.record("camera/a.jpg")
+    found = world.journal.unsent_below("generated_data/camera", newest_first=False, after=0, limit=1)
+    lose = world.journal.lose
+
+    def confirmed(ids: Sequence[int], reason: str) -> set[int]:
+        world.confirm(path)
+        return lose(ids, reason)
+
+    monkeypatch.setattr(world.journal, "lose", confirmed)
+    assert world.clearance.drop(found, "full") == 0
+    assert world.left() == ["camera/a.jpg"] and world.states() == {"a.jpg": State.CONFIRMED}
 
 
 def test_nothing_is_dropped_that_the_journal_cannot_tell_of(
