@@ -33,7 +33,6 @@ class Candidate:
 class Loss:
     """A version that was dropped unsent."""
 
-    id: int
     path: str
     address: str
     size_bytes: int
@@ -177,14 +176,14 @@ class Retention(JournalBase):
         """The last versions that were dropped unsent, the newest last."""
         ids = [self._addresses[name] for name in addresses if name in self._addresses]
         found = self._read(
-            "SELECT v.id, d.path, v.name, a.name, v.size, v.mtime_ns, v.reason, v.lost_at FROM version v"
+            "SELECT d.path, v.name, a.name, v.size, v.mtime_ns, v.reason, v.lost_at FROM version v"
             " INDEXED BY version_lost JOIN directory d ON d.id = v.directory JOIN address a ON a.id = v.address"
             f" WHERE v.state = 'lost' AND v.address IN ({', '.join('?' * len(ids))}) ORDER BY v.id DESC LIMIT ?",
             (*ids, limit),
         )
         return [
-            Loss(row_id, join_path(head, name), address, size, mtime_ns, reason, at or 0.0)
-            for row_id, head, name, address, size, mtime_ns, reason, at in reversed(found)
+            Loss(join_path(head, name), address, size, mtime_ns, reason, at or 0.0)
+            for head, name, address, size, mtime_ns, reason, at in reversed(found)
         ]
 
     def send_own(self, address: str, path: str, facts: Facts, *, key: str) -> None:
