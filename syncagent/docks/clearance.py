@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 #: A directory that we emptied stays so long: its writer may be about to write the next file.
 TIDY_S = 60.0
+#: So many of them are remembered.
 MAX_EMPTY = 10_000
 
 
@@ -230,8 +231,9 @@ class Clearance:
                 logger.error("lost path=%s, as was begun before the restart", row.path)
                 return
         given = removal.put_back(self._places.data_root, place, name)
-        logger.info("put back place=%s", f"{head}/{given}")
-        self._on_look_again(self._places.path_of(f"{head}/{given}" if head else given))
+        path = self._places.path_of(f"{head}/{given}" if head else given)
+        logger.info("put back path=%s", path)
+        self._on_look_again(path)
 
 
 def _begins(path: str, name: str) -> bool:
