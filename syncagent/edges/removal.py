@@ -2,6 +2,7 @@
 
 Promises that a file which was opened for writing, written or replaced at any moment before the removal stays, and
 that whatever moment ends the process, the file is there under its own name, or under one that tells whose it is.
+Where no lease can be had, who opens the file to write is not seen, and who writes after the last look is not, either.
 Decides nothing.
 """
 
