@@ -68,13 +68,15 @@ def free_port() -> int:
             return port
 
 
-def wait_until(condition: Callable[[], bool], *, deadline_s: float = 20, what: str = "the condition") -> None:
+def wait_until(
+    condition: Callable[[], bool], *, deadline_s: float = 20, what: str = "the condition", every_s: float = 0.01
+) -> None:
     """Return as soon as `condition` holds; AssertionError when it never did."""
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not hold within {deadline_s:g} s")
-        time.sleep(0.01)
+        time.sleep(every_s)
 
 
 def s3_client(endpoint_url: str, *, access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, **config: Any) -> Any:

@@ -72,7 +72,7 @@ class Upload:
 
 @attrs.frozen(kw_only=True)
 class Retention:
-    """When a confirmed file may go from the disk."""
+    """When a confirmed file may go from the disk, and whether one that is unsent may when the disk is full."""
 
     keep_days: Annotated[float, c.within(0)] | None = None
     keep_files: Count | None = None

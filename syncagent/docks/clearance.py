@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 #: A directory that we emptied stays so long: its writer may be about to write the next file.
 TIDY_S = 60.0
+#: So many of them are remembered.
 MAX_EMPTY = 10_000
 #: More than are dropped at once.
 LAST_LOSSES = 1_000
@@ -113,19 +114,20 @@ class Clearance:
         for candidate in candidates:
             claims = self._journal.claims_on(candidate.path)
             facts = droppable_version(claims)
-            if facts is None or not self._can_go(candidate.path, facts):
-                continue
             unsent = [claim.id for claim in claims if claim.state not in (State.CONFIRMED, State.GONE)]
+            if facts is None or not unsent or not self._can_go(candidate.path, facts):
+                continue
             confirmed = [claim.id for claim in claims if claim.state is State.CONFIRMED]
             chosen.append((candidate.path, facts, unsent, confirmed))
         if not chosen:
             return 0
-        self._journal.lose([row_id for _, _, unsent, _ in chosen for row_id in unsent], reason)
+        lost = self._journal.lose([row_id for _, _, unsent, _ in chosen for row_id in unsent], reason)
         count = 0
         kept: set[int] = set()
         for path, facts, unsent, confirmed in chosen:
-            if self._remove(path, facts, unsent[0]) is Fate.STAYS:
-                kept.update(unsent)
+            # What was confirmed, or overtaken, since the journal was asked is no loss.
+            if not lost.issuperset(unsent) or self._remove(path, facts, unsent[0]) is Fate.STAYS:
+                kept.update(lost.intersection(unsent))
                 continue
             self._unwritten.update(dict.fromkeys(confirmed))
             count += 1
@@ -134,7 +136,7 @@ class Clearance:
         if kept:
             self._journal.regain(sorted(kept))
             for path, _, unsent, _ in chosen:
-                if unsent[0] in kept:
+                if not kept.isdisjoint(unsent):
                     self._on_look_again(path)
         return count
 
@@ -275,8 +277,9 @@ class Clearance:
                 logger.error("lost path=%s, as was begun before the restart", row.path)
                 return
         given = removal.put_back(self._places.data_root, place, name)
-        logger.info("put back place=%s", f"{head}/{given}")
-        self._on_look_again(self._places.path_of(f"{head}/{given}" if head else given))
+        path = self._places.path_of(f"{head}/{given}" if head else given)
+        logger.info("put back path=%s", path)
+        self._on_look_again(path)
 
 
 def _begins(path: str, name: str) -> bool:

@@ -43,14 +43,11 @@ class Losses:
         self._told = int(told) if told is not None and told.isdigit() else 0
         self._next = clock.monotonic()
 
-    def report(self) -> bool:
-        """Queue the object when there are losses that it does not tell of; whether it was queued.
-
-        Raises: JournalBroken, Transient(DISK).
-        """
+    def report(self) -> None:
+        """Queue the object when there are losses that it does not tell of. Raises: JournalBroken, Transient(DISK)."""
         count, now = self._journal.total_of(State.LOST, self._addresses)[0], self._clock.monotonic()
         if count == self._told or now < self._next:
-            return False
+            return
         losses = self._journal.losses(self._addresses, limit=MOST_LINES)
         text = _lines(losses, earlier=count - len(losses))
         path = self._outbox.keep(f"losses-{self._carrier.name}.jsonl", text.encode())
@@ -61,7 +58,6 @@ class Losses:
         self._journal.set_note(self._note, str(count))
         self._told, self._next = count, now + max(EVERY_S, len(text) / BYTES_PER_S)
         logger.warning("losses reported carrier=%s count=%d", self._carrier.name, count)
-        return True
 
 
 def _lines(losses: Sequence[Loss], *, earlier: int) -> str:

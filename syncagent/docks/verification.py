@@ -1,4 +1,5 @@
-"""Compares disk and journal with the bucket: one listing per prefix, and a read-back where an ETag proves nothing.
+"""Compares disk and journal with the bucket: one listing per prefix, one request for each key that is not in them, and
+a read-back where an ETag proves nothing.
 
 Changes nothing, here or there, and may run beside the agent: what looks wrong is asked again before it is told.
 """

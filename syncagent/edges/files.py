@@ -524,11 +524,16 @@ def make_directory(path: str, *, mode: int = 0o775) -> None:
         raise Transient(f"cannot make {path}: {words(error)}", trouble=Trouble.DISK) from error
 
 
-def space_of(path: str) -> tuple[int, int, float]:
-    """(free bytes, total bytes, free inodes in percent) of the file system of `path`. Raises: Transient(DISK)."""
+def figures_of(path: str) -> os.statvfs_result:
+    """What there is, and is free, on the file system of `path`. Raises: Transient(DISK)."""
     try:
-        figures = os.statvfs(path)
+        return os.statvfs(path)
     except OSError as error:
         raise Transient(f"cannot ask {path} for its space: {words(error)}", trouble=Trouble.DISK) from error
+
+
+def space_of(path: str) -> tuple[int, int, float]:
+    """(free bytes, total bytes, free inodes in percent) of the file system of `path`. Raises: Transient(DISK)."""
+    figures = figures_of(path)
     inodes_percent = 100.0 * figures.f_favail / figures.f_files if figures.f_files else 100.0
     return figures.f_bavail * figures.f_frsize, figures.f_blocks * figures.f_frsize, inodes_percent

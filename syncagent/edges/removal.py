@@ -2,6 +2,7 @@
 
 Promises that a file which was opened for writing, written or replaced at any moment before the removal stays, and
 that whatever moment ends the process, the file is there under its own name, or under one that tells whose it is.
+Where no lease can be had, who opens the file to write is not seen, and who writes after the last look is not, either.
 Decides nothing.
 """
 
@@ -52,11 +53,8 @@ def parse_aside(name: str) -> tuple[int, str] | None:
 
 
 def space_at(path: str) -> Space:
-    """Raises: Transient(DISK)."""
-    try:
-        figures = os.statvfs(path)
-    except OSError as error:
-        raise Transient(f"cannot ask {path} for its space: {files.words(error)}", trouble=Trouble.DISK) from error
+    """What the file system of `path` has. Raises: Transient(DISK)."""
+    figures = files.figures_of(path)
     unit = figures.f_frsize
     return Space(figures.f_bavail * unit, figures.f_blocks * unit, figures.f_favail, figures.f_files)
 

@@ -38,23 +38,20 @@ class Reserve:
             if figures.f_bavail * figures.f_frsize < LEAST_BYTES or (figures.f_files and not figures.f_favail):
                 self.give_up()
 
-    def make(self) -> bool:
-        """Make it where it is missing and there is room; whether it was made."""
+    def make(self) -> None:
+        """Make it where it is missing and there is room."""
         with contextlib.suppress(OSError):
             if os.path.exists(self._path):
-                return False
+                return
             figures = os.statvfs(os.path.dirname(self._path))
             size = min(MOST_BYTES, figures.f_blocks * figures.f_frsize // SHARE)
             if size < LEAST_BYTES or figures.f_bavail * figures.f_frsize < MARGIN * size:
-                return False
+                return
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 # Blocks, and no bytes: the card is not worn by it.
                 os.posix_fallocate(fd, 0, size)
             except OSError:
                 os.unlink(self._path)
-                return False
             finally:
                 os.close(fd)
-            return True
-        return False

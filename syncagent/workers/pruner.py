@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 #: Files that are looked at in one pass.
 BATCH = 64
-#: The disk is asked for its space this often, the ages of files are looked at.
+#: So often the disk is asked for its space, and the ages of files are looked at.
 LOOK_S = 5.0
 #: When none shall be kept, and while there is too little room.
 SOON_S = 1.0
@@ -155,7 +155,8 @@ class Pruner:
             went, is_through = self._clear(scope, sweep, stop, until, more, need)
             removed += went
         sweep.busy_s += self._clock.monotonic() - begun
-        sweep.again_at = max(sweep.again_at, begun + sweep.busy_s / SHARE) if removed == 0 else sweep.again_at
+        if not removed:
+            sweep.again_at = max(sweep.again_at, begun + sweep.busy_s / SHARE)
         if need and is_through and not removed:
             removed = self._drop(scope, sweep, need)
         self._tell(scope, space, need=need, is_stuck=is_through and not removed)

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [upload|latency|waiting|idle|requests|diet …]`: one Markdown table, and build/bench.json."""
+"""`python -m tests.bench [PIECE …]`, as `diet`: one Markdown table, and build/bench.json."""
 
 from __future__ import annotations
 

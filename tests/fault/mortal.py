@@ -19,9 +19,12 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
+
+if TYPE_CHECKING:
+    from tests.agent import Agent
 
 DIED = 77
 #: Calls that are repeated while there is nothing to do: the first ones stand for all.
@@ -79,7 +82,7 @@ POLLED = frozenset(
         *("device_of", "make_directory", "known_among", "check", "take", "locate", "is_file", "facts_of", "kind_of"),
         *("words", "is_quiet", "row", "listing", "read", "orphans", "letters", "scan_directory", "expected", "overdue"),
         *("open_directory", "refresh", "space_at", "confirmed_below", "claims_on", "total_of", "proved", "is_taken"),
-        *("parse_aside", "write_proved", "count_of", "note", "aside_name"),
+        *("parse_aside", "write_proved", "count_of", "note", "aside_name", "figures_of"),
     }
 )
 
@@ -214,6 +217,17 @@ class Driver:
         if not line:
             raise AssertionError("the driver of the runs ended")
         return int(json.loads(line)["code"])
+
+
+def job_of(agent: Agent) -> dict[str, object]:
+    """What `Driver.run` has to know of an agent."""
+    return {
+        "configs": agent.config_dir,
+        "base": agent.base_dir,
+        "state": agent.state_dir,
+        "log": agent.log_path,
+        "timeout": 20,
+    }
 
 
 def points_in(path: str) -> Iterator[str]:

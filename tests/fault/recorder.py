@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -63,7 +63,7 @@ def read(record: str) -> list[Call]:
         return list(_calls(file))
 
 
-def _calls(lines: Iterator[str] | Sequence[str]) -> Iterator[Call]:
+def _calls(lines: Iterable[str]) -> Iterator[Call]:
     open_calls: dict[str, tuple[str, str, int]] = {}
     for number, line in enumerate(lines):
         found = _LINE.match(line.rstrip("\n"))

@@ -21,7 +21,7 @@ import pytest
 
 from syncagent import post
 from tests.agent import Agent, integrity, is_own, regular_files, sent, suffixed
-from tests.fault.mortal import DIED, PART_BYTES, Driver, points_in
+from tests.fault.mortal import DIED, PART_BYTES, Driver, job_of, points_in
 from tests.servers import Event, VerifyingS3
 
 WORKERS = 2
@@ -63,22 +63,13 @@ class Bench:
         agent.configure(self.store.endpoint_url, watch={"settle_s": 0.02}, upload={"workers": WORKERS})
         return agent
 
-    def job(self, agent: Agent) -> dict[str, object]:
-        return {
-            "configs": agent.config_dir,
-            "base": agent.base_dir,
-            "state": agent.state_dir,
-            "log": agent.log_path,
-            "timeout": 20,
-        }
-
     def prepare(self, driver: Driver) -> tuple[Agent, dict[str, bytes], bytes]:
         """A device that has sent the first version of one name, and now has all there is to send."""
         agent = self.place()
         files = contents(agent.system_id)
         first = b"first " + files["old.jpg"]
         agent.write("old.jpg", first)
-        assert driver.run(**self.job(agent)) == 0, agent.log()
+        assert driver.run(**job_of(agent)) == 0, agent.log()
         for name, content in files.items():
             agent.write(name, content)
         # A message that was acknowledged asks for one of them under another key.
@@ -89,15 +80,15 @@ class Bench:
         """Every point that one run passes by."""
         agent, files, first = self.prepare(driver)
         path = os.path.join(agent.top, "points.json")
-        assert driver.run(**self.job(agent), is_mortal=True, points=path) == 0, agent.log()
+        assert driver.run(**job_of(agent), is_mortal=True, points=path) == 0, agent.log()
         assert not self.wrong(agent, files, first)
         return list(points_in(path))
 
     def crash(self, driver: Driver, point: str) -> Outcome:
         """End a run at a point, start again, and look at what is there."""
         agent, files, first = self.prepare(driver)
-        code = driver.run(**self.job(agent), is_mortal=True, at=point)
-        again = driver.run(**self.job(agent))
+        code = driver.run(**job_of(agent), is_mortal=True, at=point)
+        again = driver.run(**job_of(agent))
         died = code == DIED
         wrong = self.wrong(agent, files, first)
         if code not in (0, DIED):

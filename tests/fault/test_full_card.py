@@ -91,7 +91,7 @@ class Place:
         return fact
 
     def story(self) -> str:
-        return f"{self.agent.log()[-3000:]}"
+        return self.agent.log()[-3000:]
 
 
 @contextmanager
@@ -220,13 +220,12 @@ def test_a_card_that_turns_read_only_in_mid_run_stops_neither_the_agent_nor_what
         # It may be the last chance of all that lies on this card.
         until(place, lambda: len(place.objects()) >= 9, "what is known is sent")
         until(place, lambda: not place.fact()["ok"], "the status says so")
-        tries = place.store.requests
-        before = len(tries(operation="PutObject"))
+        before = len(place.store.requests(operation="PutObject"))
         looks = place.agent.status()["facts"]["watcher"]["scans"]
         until(place, lambda: place.agent.status()["facts"]["watcher"]["scans"] > looks + 3, "it goes on looking")
         process = place.agent.process
         assert process is not None and process.poll() is None
-        assert len(tries(operation="PutObject")) == before, "the same file was sent twice"
+        assert len(place.store.requests(operation="PutObject")) == before, "the same file was sent twice"
         place.agent.stop()
         place.card.umount()
         place.card.mount()

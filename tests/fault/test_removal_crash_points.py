@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -13,9 +12,10 @@ import pytest
 
 from syncagent.core.territory import ASIDE
 from tests.agent import Agent, integrity, puts, regular_files, sent
-from tests.fault.mortal import DIED, Driver, points_in
+from tests.fault.mortal import DIED, Driver, job_of, points_in
 from tests.servers import VerifyingS3
 
+WORKERS = 2
 #: Points that a run of `make test` tries, evenly taken; `-m long` tries each.
 SAMPLE = 25
 #: Calls that belong to the removal of files: of the others, the crash points of the upload tell.
@@ -35,22 +35,13 @@ class Place:
         agent = Agent(os.path.join(self.top, f"p{self.number}"), system_id=f"p{self.number}")
         rules = {"keep_files": 0, "remove_empty_directories": True}
         agent.configure(
-            self.store.endpoint_url, watch={"settle_s": 0.02}, upload={"workers": 2}, carrier={"retention": rules}
+            self.store.endpoint_url, watch={"settle_s": 0.02}, upload={"workers": WORKERS}, carrier={"retention": rules}
         )
         source = random.Random(self.number)
         files = {f"day/{name}.jpg": source.randbytes(3000) for name in "abcd"}
         for name, content in files.items():
             agent.write(name, content)
         return agent, files
-
-    def job(self, agent: Agent) -> dict[str, object]:
-        return {
-            "configs": agent.config_dir,
-            "base": agent.base_dir,
-            "state": agent.state_dir,
-            "log": agent.log_path,
-            "timeout": 20,
-        }
 
     def wrong(self, agent: Agent, files: dict[str, bytes]) -> str:
         objects = {key: body for key, body in sent(self.store).items() if key.startswith(agent.key(""))}
@@ -67,17 +58,17 @@ class Place:
 
     def crash(self, driver: Driver, point: str) -> tuple[bool, str]:
         agent, files = self.prepare()
-        code = driver.run(**self.job(agent), is_mortal=True, at=point)
+        code = driver.run(**job_of(agent), is_mortal=True, at=point)
         # Whatever is not in the bucket yet is on the disk, under its name or aside.
         objects = sent(self.store)
         on_disk = set(regular_files(agent.data_dir).values())
         lost = [name for name, body in files.items() if objects.get(agent.key(name)) != body and body not in on_disk]
-        again = driver.run(**self.job(agent))
+        again = driver.run(**job_of(agent))
         wrong = f"lost: {lost}" if lost else self.wrong(agent, files)
         if again != 0 or code not in (0, DIED):
             wrong += f"; the runs ended with {code} and {again}"
         repeats = len([event for event in puts(self.store) if event.key.startswith(agent.key(""))]) - len(files)
-        if repeats > 2:
+        if repeats > WORKERS:
             wrong += f"; {repeats} requests were repeated"
         if not wrong:
             shutil.rmtree(agent.top)
@@ -94,12 +85,9 @@ def prove(place: Place, *, step: int | None) -> None:
     with Driver() as driver:
         agent, files = place.prepare()
         path = os.path.join(agent.top, "points.json")
-        assert driver.run(**place.job(agent), is_mortal=True, points=path) == 0, agent.log()
+        assert driver.run(**job_of(agent), is_mortal=True, points=path) == 0, agent.log()
         assert not place.wrong(agent, files)
-        with open(path) as file:
-            known = json.load(file)
-        assert sorted(known) == sorted(points_in(path))
-        points = [point for point in known if point.split(" ", 1)[1].startswith(OURS)]
+        points = [point for point in points_in(path) if point.split(" ", 1)[1].startswith(OURS)]
         assert any("removal.remove" in point for point in points), points
         chosen = points[:: step or max(1, len(points) // SAMPLE)]
         outcomes = [place.crash(driver, point) for point in chosen]
@@ -107,6 +95,7 @@ def prove(place: Place, *, step: int | None) -> None:
     assert not wrong, "\n".join(wrong[:3])
     died = sum(has_died for has_died, _ in outcomes)
     print(f"crash points of removals: {len(points)} known, {len(chosen)} tried, {died} died")
+    # A thread may come to a point earlier or later than in the run that listed them, and now and then not at all.
     assert died >= 0.6 * len(chosen)
     assert not [name for _, _, names in os.walk(place.top) for name in names if name.startswith(ASIDE)]
 

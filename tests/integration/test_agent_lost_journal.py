@@ -81,14 +81,11 @@ def test_what_is_new_or_other_is_sent_and_replaces_nothing(agent: Agent, verifyi
     assert len(puts(verifying)) == before + 2
 
 
-def kill_without_log(agent: Agent, *, kept: bytes | None = None) -> None:
-    """The agent is killed, and its log, or all that came after `kept`, does not survive."""
+def kill_without_log(agent: Agent) -> None:
+    """The agent is killed, and its log does not survive."""
     agent.kill()
     for ending in ("-wal", "-shm"):
         os.unlink(journal_of(agent) + ending)
-    if kept is not None:
-        with open(journal_of(agent), "wb") as file:
-            file.write(kept)
 
 
 def test_a_missing_log_costs_a_listing_and_sends_nothing_again(agent: Agent, verifying: VerifyingS3) -> None:

@@ -3,6 +3,7 @@
 A method that returns has its change in the database; one marked *durable* has it on the card as well (fsynced).
 What is not durable may be lost by a power cut, never by a kill, and every loss of that kind is repaired from the
 disk: an unrecorded file is found by the scan, a claim that is forgotten is made again.
+On a disk that takes no change, a confirmation is held in memory until it does: see `confirm` and `write_proved`.
 Rows move only along `model.TRANSITIONS`. Nothing here touches the network or the watched tree.
 
 Journal time counts the seconds this journal was in use, and, where the wall clock went on plausibly, those between:

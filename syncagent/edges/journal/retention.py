@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from syncagent.core.model import Facts, State
-from syncagent.core.retention import Claim
+from syncagent.core.retention import DROPPABLE, Claim
 
 from .base import JournalBase
 from .rows import FOR_FILE, LIVE, ROWS, Row, join_path, split_path
@@ -143,16 +143,20 @@ class Retention(JournalBase):
         row = self.row_if_any(row_id)
         return None if row is None else Candidate(row_id, row.path, row.recorded, row.facts.size_bytes)
 
-    def lose(self, ids: Sequence[int], reason: str) -> None:
-        """These versions are about to be dropped unsent: durable, before anything is removed."""
+    def lose(self, ids: Sequence[int], reason: str) -> set[int]:
+        """These versions are about to be dropped unsent: durable, before anything is removed.
+
+        Returns which: what is not unsent any more stays what it is.
+        """
         now = self._clock.now().timestamp()
 
-        def apply(connection: sqlite3.Connection) -> None:
-            for row_id in ids:
-                if self._state(connection, row_id) in (State.READY, State.WAITING, State.PARKED):
-                    self._move(connection, row_id, State.LOST, reason=reason, lost_at=now)
+        def apply(connection: sqlite3.Connection) -> set[int]:
+            found = {row_id for row_id in ids if self._state(connection, row_id) in DROPPABLE}
+            for row_id in found:
+                self._move(connection, row_id, State.LOST, reason=reason, lost_at=now)
+            return found
 
-        self._write(apply, durable=True)
+        return self._write(apply, durable=True)
 
     def regain(self, ids: Sequence[int]) -> None:
         """They were not dropped after all."""
