@@ -20,6 +20,8 @@ _OLDER = (
     f" ORDER BY id DESC LIMIT ?) v WHERE v.address = ? UNION SELECT {_VALUES} FROM {LIVE_VERSIONS}"
     f" WHERE v.directory = ? AND v.name = ? AND {LIVE} AND v.address = ? ORDER BY 1 DESC"
 )
+#: What a confirmation adds to a row, beside a key about as long as its path: digests, ETag, position and two times.
+PROOF_BYTES = 104
 _STATES = {str(state): state for state in State}
 #: The key that somebody asked for, and the message that did; neither for a file that an address sends by itself.
 Wish = tuple[str | None, str | None]
@@ -163,10 +165,11 @@ class Arrivals(JournalBase):
         for cloud_path, message in sorted(owed - known, key=lambda wish: (wish[0] or "", wish[1] or "")):
             connection.execute(
                 "INSERT INTO version(address, directory, name, size, mtime_ns, ctime_ns, inode, state, due, recorded,"
-                " unsettled, cloud_path, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " unsettled, cloud_path, message, room) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(?))",
                 (
                     *(address, directory, name, *_columns(facts)),
                     *(State.READY, due, self.time(), arrival.is_unsettled, cloud_path, message),
+                    PROOF_BYTES + len(os.fsencode(arrival.path)),
                 ),
             )
             self._count(arrival.address, State.READY, "", files=1, size=facts.size_bytes)

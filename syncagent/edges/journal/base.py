@@ -220,6 +220,8 @@ class JournalBase(Database):
         if state not in TRANSITIONS[State(old_state)]:
             raise ValueError(f"row {row_id} cannot go from {old_state} to {state}")
         self._moving.append(row_id)
+        if "sha256" in values:
+            values["room"] = None
         names = "".join(f", {name} = ?" for name in values)
         connection.execute(
             f"UPDATE version SET state = ?, reason = ?{names} WHERE id = ?",

@@ -154,7 +154,13 @@ ALTER TABLE version ADD COLUMN lost_at REAL;  -- UTC, seconds since 1970: when i
 CREATE INDEX version_lost ON version(id) WHERE state = 'lost';
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _MESSAGES, _LIVE, _FIRMWARE, _RETENTION)
+# A row that grows by a key and two digests when it is confirmed has no room left on its page, and SQLite then writes
+# its neighbours' pages, too: three for each file.
+_ROOM = """
+ALTER TABLE version ADD COLUMN room BLOB;   -- zeros, until what a confirmation adds takes their place
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _MESSAGES, _LIVE, _FIRMWARE, _RETENTION, _ROOM)
 
 
 def _version(connection: sqlite3.Connection) -> int:
