@@ -20,6 +20,7 @@ from syncagent.core.release import component_of
 from syncagent.core.settings import Carrier, Settings
 from syncagent.core.territory import RESERVED, is_within
 from syncagent.docks.channel import Channel, Truster
+from syncagent.docks.highwater import HighWater
 from syncagent.docks.installer import Installer
 from syncagent.edges.clock import Clock
 from syncagent.edges.drop import Drop
@@ -43,6 +44,7 @@ class Hangar:
     channel: Channel
     installer: Installer
     store: S3Store
+    high_water: HighWater
     why_untrusted: str  # why no signature can be verified; empty when it can, or need not
 
 
@@ -70,6 +72,7 @@ def open_hangar(
     trust, source = None, _source(carrier, root_bytes)
     if root_bytes is not None:
         trust, why_untrusted = _trust(carrier, component, store, root_bytes, os.path.join(directory, source))
+    high_water = HighWater(directory, journal=journal, component=component, source=source)
     channel = Channel(
         carrier,
         system_id=settings.system.id,
@@ -77,7 +80,7 @@ def open_hangar(
         getter=store,
         clock=clock,
         trust=trust,
-        source=source,
+        high_water=high_water,
         why_untrusted=why_untrusted,
         is_synchronised=is_synchronised,
         lower_bound=lower_bound,
@@ -85,6 +88,7 @@ def open_hangar(
     installer = Installer(
         carrier,
         journal=journal,
+        high_water=high_water,
         fetch=Fetch(store, staging_dir, on_news=on_news),
         drop=Drop(root, mode=int(carrier.firmware.mode, 8), gid=_gid(carrier)),
         staging=Drop(staging_dir, mode=0o600),
@@ -94,7 +98,7 @@ def open_hangar(
         on_receipt=on_receipt,
         is_power_low=is_power_low,
     )
-    return Hangar(carrier, component, directory, channel, installer, store, why_untrusted)
+    return Hangar(carrier, component, directory, channel, installer, store, high_water, why_untrusted)
 
 
 def _root(carrier: Carrier, directories: Directories) -> tuple[bytes | None, str]:

@@ -13,6 +13,7 @@ from syncagent.core.remote import Getter
 from syncagent.core.settings import Carrier, Firmware, Settings, System, Task
 from syncagent.core.settings_files import TASK_FUNCTION
 from syncagent.docks.channel import Channel
+from syncagent.docks.highwater import HighWater
 from syncagent.docks.installer import Installer
 from syncagent.edges.drop import Drop
 from syncagent.edges.fetch import Fetch
@@ -83,6 +84,7 @@ class Device:
             component="cam",
             monotonic=self.clock.monotonic,
         )
+        self.high_water = HighWater(self.work_dir, journal=self.journal, component="cam", source="here")
         self.channel = Channel(
             carrier,
             system_id=self.system_id,
@@ -90,7 +92,7 @@ class Device:
             getter=self.getter,
             clock=self.clock,
             trust=trust if self.is_signed else None,
-            source="here",
+            high_water=self.high_water,
             why_untrusted="",
             is_synchronised=lambda: False,
             lower_bound=lambda: self.lower_bound,
@@ -98,6 +100,7 @@ class Device:
         self.installer = Installer(
             carrier,
             journal=self.journal,
+            high_water=self.high_water,
             fetch=Fetch(self.getter, self.staging_dir, monotonic=self.clock.monotonic),
             drop=Drop(self.directories.data_dir),
             staging=Drop(self.staging_dir, mode=0o600),

@@ -13,7 +13,7 @@ import click
 
 from syncagent.cli.context import Context, fail, print_json, say
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
-from syncagent.core.release import Memory, Phase, component_of, firmware_carriers
+from syncagent.core.release import Phase, component_of, firmware_carriers
 from syncagent.core.settings import Carrier, Settings
 from syncagent.docks.channel import Look, face_of, manifest_of
 from syncagent.edges.claim import claimed
@@ -229,7 +229,7 @@ def status(context: Context, as_json: bool, component: str | None) -> None:
 def _status(bench: _Bench) -> dict[str, Any]:
     hangar = bench.hangar()
     try:
-        memory = Memory.from_text(bench.journal.firmware_memory(bench.component, hangar.channel.source))
+        memory, security_version = hangar.high_water.memory(), hangar.high_water.security_version()
     finally:
         hangar.store.close()
     current = bench.journal.current_release(bench.component)
@@ -246,7 +246,7 @@ def _status(bench: _Bench) -> dict[str, Any]:
         "hardware": firmware.hardware,
         "signatures": "not verified" if firmware.allow_unsigned and not firmware.root else "verified",
         "trouble": hangar.why_untrusted,
-        "security_version": bench.journal.security_version(bench.component),
+        "security_version": security_version,
         "versions": {"root": memory.marks.root, **memory.marks.versions} if memory.expires else {},
         "expires": {role: _words(moment) for role, moment in memory.expires.items()},
         "clock_floor": _words(memory.floor.at) if memory.floor.at else None,

@@ -31,6 +31,7 @@ from syncagent.core.manifest import (
 from syncagent.core.release import IN_USE, MAX_TRANSITIONS, UNDER_WAY, Device, Memory, Phase, Target, Trusted, decide
 from syncagent.core.remote import FORBIDDEN, MISSING, NOT_MODIFIED, OK, Getter, Got
 from syncagent.core.settings import Carrier
+from syncagent.docks.highwater import HighWater
 from syncagent.edges.clock import Clock
 from syncagent.edges.journal import Journal, Release
 
@@ -83,13 +84,14 @@ class Channel:
         getter: Getter,
         clock: Clock,
         trust: Truster | None,
-        source: str,
+        high_water: HighWater,
         why_untrusted: str,
         is_synchronised: Callable[[], bool],
         lower_bound: Callable[[], datetime | None] = lambda: None,
     ) -> None:
-        """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then. `source`
-        names store, path, channel and root of trust: what is remembered of another source does not count."""
+        """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then.
+        The source of `high_water` names store, path, channel and root of trust: what is remembered of another source
+        does not count."""
         self.component = carrier.firmware.component or carrier.name
         self._carrier = carrier
         self._system_id = system_id
@@ -97,14 +99,14 @@ class Channel:
         self._getter = getter
         self._clock = clock
         self._trust = trust
-        self.source = source
+        self._high_water = high_water
         self._why_untrusted = why_untrusted
         self._is_synchronised = is_synchronised
         self._lower_bound = lower_bound  # what a real-time clock says while nobody knows the time
 
     def look(self, *, is_full: bool = False, is_urgent: bool = False) -> Look:
         """Look once. `is_urgent`: a wave need not be waited for. Raises: Transient, Blocked, Stopping."""
-        memory = Memory.from_text(self._journal.firmware_memory(self.component, self.source))
+        memory = self._high_water.memory()
         try:
             if self._trust is not None:
                 memory = self._verified(self._trust, memory, is_full=is_full)
@@ -155,6 +157,7 @@ class Channel:
         wall = self._less_grace(self._now())
         news = trust.poll(memory, reference=reference, wall=wall, is_full=is_full or is_due)
         if news is None:
+            self._high_water.keep(memory)
             role = memory.expired(reference)
             if role:
                 raise Stale(f"the {role}'s time was over on {time_text(memory.expires[role])}", role=role)
@@ -170,7 +173,7 @@ class Channel:
             expires=trusted.expires,
             target=trusted.target,
         )
-        self._remember(memory)
+        self._high_water.remember(memory)
         return memory
 
     def _unverified(self, memory: Memory, *, is_full: bool) -> Memory:
@@ -187,11 +190,8 @@ class Channel:
         text = _whole(got, MAX_UNSIGNED_BYTES).decode("utf-8", "replace")
         digest = hashlib.sha256(text.encode()).hexdigest()
         memory = replace(memory, etag=got.etag, target=Target(0, digest, text, UNSIGNED))
-        self._remember(memory)
+        self._high_water.remember(memory)
         return memory
-
-    def _remember(self, memory: Memory) -> None:
-        self._journal.remember_firmware(self.component, self.source, memory.to_text())
 
     # -- what is made of it -------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class Channel:
             offer.length,
             device=self._device(),
             now=self.reference(memory),
-            security_version=journal.security_version(self.component),
+            security_version=self._high_water.security_version(),
             is_first=current is None,
             is_urgent=is_urgent,
         )

@@ -27,6 +27,7 @@ from syncagent.core.release import IN_USE, Phase
 from syncagent.core.settings import Carrier
 from syncagent.docks.channel import manifest_of
 from syncagent.docks.earlier import Earlier, kept_path
+from syncagent.docks.highwater import HighWater
 from syncagent.edges import hooks, inbox
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.drop import Drop
@@ -48,6 +49,7 @@ class Installer:
         carrier: Carrier,
         *,
         journal: Journal,
+        high_water: HighWater,
         fetch: Fetch,
         drop: Drop,
         staging: Drop,
@@ -63,6 +65,7 @@ class Installer:
         self.component = carrier.firmware.component or carrier.name
         self._carrier = carrier
         self._journal = journal
+        self._high_water = high_water
         self._fetch = fetch
         self._drop = drop
         self._staging = staging
@@ -108,7 +111,7 @@ class Installer:
         """
         if release.is_signed:
             # Before the first byte: an older one is refused from now on, even if this one never arrives.
-            self._journal.raise_security_version(self.component, manifest_of(release).security_version)
+            self._high_water.raise_security_version(manifest_of(release).security_version)
         try:
             manifest = manifest_of(release)
             self._check_place(manifest)
@@ -300,7 +303,7 @@ class Installer:
     def _check_way_back(self, good: Release) -> None:
         """Raises: Refused, Transient(DISK)."""
         manifest = manifest_of(good)
-        least = self._journal.security_version(self.component)
+        least = self._high_water.security_version()
         if good.is_signed and manifest.security_version < least:
             what = f"security_version {manifest.security_version} is below {least}"
             raise Refused(f"the release before, {good.name}, must not come back: {what}")

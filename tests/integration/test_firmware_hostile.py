@@ -317,6 +317,105 @@ def test_a_replay_is_refused_when_local_metadata_is_damaged(device: Device, dama
     recovers(device)
 
 
+def lose_journal(device: Device) -> None:
+    """The agent starts with a journal that knows nothing; all else in its state directory stays."""
+    device.close()
+    for name in os.listdir(device.directories.state_dir):
+        if name.startswith("journal"):
+            os.unlink(os.path.join(device.directories.state_dir, name))
+    device.start()
+
+
+def replays(device: Device, *words: str) -> None:
+    """The next poll, of a device that remembers nothing but marks, leaves image, config and receipts as they are."""
+    with untouched(device):
+        fact = device.poll()
+    assert (fact.ok, fact.state) == (False, "rejected"), fact
+    assert all(word in fact.reason for word in words), fact
+
+
+def test_a_replay_is_refused_when_journal_and_local_metadata_are_lost(device: Device) -> None:
+    state = device.publisher.state()
+    device.publisher.publish(NEW, id="new", security_version=2)
+    device.poll()
+    lose_journal(device)
+    shutil.rmtree(device.metadata_dir)
+    device.publisher.replay(state)
+    replays(device, "a rollback", "older than")
+    recovers(device)
+
+
+def test_a_replay_is_refused_when_the_journal_is_an_older_one(device: Device) -> None:
+    state = device.publisher.state()
+    journal = os.path.join(device.directories.state_dir, "journal.db")
+    device.close()
+    kept = Path(journal).read_bytes()
+    device.start()
+    device.publisher.publish(NEW, id="new", security_version=2)
+    device.poll()
+    device.close()
+    for name in (journal + "-wal", journal + "-shm"):
+        Path(name).unlink(missing_ok=True)
+    Path(journal).write_bytes(kept)
+    device.start()
+    shutil.rmtree(device.metadata_dir)
+    device.publisher.replay(state)  # its timestamp is the one whose ETag this journal knows
+    replays(device, "a rollback", "older than")
+    recovers(device)
+
+
+def test_a_lower_security_version_is_refused_when_the_journal_is_lost(device: Device) -> None:
+    lose_journal(device)
+    device.publisher.publish(NEW, id="new", security_version=1)
+    replays(device, "security_version 1 is below 2")
+    recovers(device)
+
+
+def test_a_clock_in_1970_does_not_help_a_replay_when_the_journal_is_lost(device: Device) -> None:
+    device.publisher.issued = NOW + timedelta(days=20)
+    device.publisher.renew(40)
+    device.poll()
+    lose_journal(device)
+    device.clock.jump(-50 * 365 * 86_400.0)
+    device.publisher.issued = None
+    device.publisher.renew(10)
+    with untouched(device):
+        fact = device.poll()
+    assert fact.state == "stale", fact
+
+
+@pytest.mark.parametrize("damage", ["empty", "zeroed", "garbled", "raised", "deleted", "no file"])
+def test_a_torn_copy_of_the_marks_is_told_and_the_journal_used(
+    device: Device, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = device.publisher.state()
+    device.publisher.publish(NEW, id="new", security_version=3)
+    device.poll()
+    copy = Path(device.work_dir, "high-water.json")
+    before = copy.read_bytes()
+    if damage in ("deleted", "no file"):
+        copy.unlink()
+    if damage == "no file":
+        copy.mkdir()
+    elif damage != "deleted":
+        bad = {
+            "empty": b"",
+            "zeroed": bytes(len(before)),
+            "garbled": b"[1]",
+            "raised": before.replace(b": 3", b": 999"),
+        }
+        assert bad[damage] != before
+        copy.write_bytes(bad[damage])
+    shutil.rmtree(device.metadata_dir)
+    device.publisher.replay(state)
+    replays(device, "a rollback")
+    assert ("is of no use" in caplog.text) is (damage != "deleted")
+    if damage != "no file":
+        device.publisher.publish(b"good" * 1000, id="good", security_version=3)
+        assert device.poll().state == "activated"
+        assert json.loads(copy.read_bytes())["marks"]["security_version"] == 3, "it is whole again"
+
+
 def test_a_replay_of_the_time_before_a_key_was_retired_is_refused_when_local_metadata_is_gone(device: Device) -> None:
     state = device.publisher.state()
     device.publisher.rotate("timestamp", "snapshot")
