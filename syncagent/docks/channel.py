@@ -117,7 +117,7 @@ class Channel:
             else:
                 memory = self._unverified(memory, is_full=is_full)
         except Stale as error:
-            return Look(Phase.STALE, f"{error}; {self._clock_words()}; nothing new is installed")
+            return Look(Phase.STALE, f"{error}; {self._clock_words(memory)}; nothing new is installed")
         except Untrusted as error:
             return Look(Phase.REJECTED, f"verification failed: {error}")
         if memory.target is None:
@@ -143,9 +143,15 @@ class Channel:
             return moment - timedelta(days=min(self._carrier.firmware.expiry_grace_days, 36_500.0))
         return moment
 
-    def _clock_words(self) -> str:
+    def _clock_words(self, memory: Memory) -> str:
+        """What the clock says, and what was believed instead of it."""
         is_synchronised = "synchronised" if self._is_synchronised() else "not synchronised"
-        return f"the clock says {self._clock.now():%Y-%m-%d} and is {is_synchronised}"
+        clock, now = self._clock.now(), self._now()
+        words = f"the clock says {clock:%Y-%m-%d} and is {is_synchronised}"
+        reference = memory.floor.reference(now)
+        if reference > now:
+            return f"{words}, a verified timestamp says {reference:%Y-%m-%d}"
+        return f"{words}, a real-time clock says {now:%Y-%m-%d}" if now > clock else words
 
     # -- what is believed ---------------------------------------------------------------------------------------------
 

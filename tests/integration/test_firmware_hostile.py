@@ -499,6 +499,25 @@ def test_a_clock_in_1970_takes_new_releases_and_refuses_what_was_over_before(tmp
     device.close()
 
 
+def test_a_stale_release_is_told_with_every_time_that_was_asked(tmp_path: Path) -> None:
+    clock = FakeClock(datetime(1970, 1, 1, tzinfo=UTC))
+    device = Device(str(tmp_path), clock=clock)
+    try:
+        device.publisher.issued = NOW + timedelta(days=10)
+        device.publisher.publish(NEW)
+        device.poll()
+        device.publisher.issued = None
+        device.publisher.renew(5)
+        reason = device.poll().reason
+        assert "the clock says 1970-01-01 and is not synchronised, a verified timestamp says 2025-06-11" in reason
+        device.lower_bound = NOW + timedelta(days=40)
+        reason = device.poll().reason
+        assert "the clock says 1970-01-01 and is not synchronised, a real-time clock says 2025-07-11" in reason
+        assert "a verified timestamp" not in reason
+    finally:
+        device.close()
+
+
 def test_a_clock_in_2099_keeps_what_is_installed_and_recovers(device: Device) -> None:
     device.publisher.publish(NEW, id="new", security_version=2)
     right = device.clock.now()
