@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 #: What is left alone of the disk, beside the image and what its manifest asks for.
 RESERVE_BYTES = 1024 * 1024
 LOW_POWER = "it waits for the battery"
+ROLLBACK_FIRST = "it waits for a rollback to end"
 
 
 class Installer:
@@ -83,17 +84,10 @@ class Installer:
 
         Raises: Transient(DISK), Stopping.
         """
+        # Whatever the battery: half a rollback may have left a config that names an image which is not there any more.
+        self._finish_rollback(stop)
         if self._is_power_low():
             return
-        intent = self._journal.rollback_intent(self.component)
-        if intent is not None:
-            bad, good, reason = intent
-            self._go_back(
-                self._journal.firmware_release(bad),
-                self._journal.firmware_release(good) if good is not None else None,
-                reason,
-                stop,
-            )
         for release in self._journal.releases(self.component):
             if release.phase is Phase.INSTALLED:
                 try:
@@ -104,11 +98,27 @@ class Installer:
         if current is not None and current.phase in IN_USE:
             self._after(current, stop)
 
+    def _finish_rollback(self, stop: Stop) -> None:
+        intent = self._journal.rollback_intent(self.component)
+        if intent is None:
+            return
+        number, good, reason = intent
+        bad = self._journal.firmware_release(number)
+        try:
+            self._go_back(bad, self._journal.firmware_release(good) if good is not None else None, reason, stop)
+        except Refused as error:
+            # It was there when the rollback began. The bad one stays, until a release or a person does better.
+            logger.warning("firmware component=%s cannot go back from %s: %s", self.component, bad.name, error)
+            self._journal.move_release(bad, bad.phase, f"{reason}; no way back: {error}", is_hooked=True)
+            self._journal.drop_rollback_intent(self.component)
+
     def install(self, release: Release, stop: Stop, *, basis: str = "") -> Release:
         """Bring a release that the channel offers to its place; where it got. `basis`: what the metadata is now.
 
         Raises: Transient, Blocked, Stopping.
         """
+        if self._journal.rollback_intent(self.component) is not None:
+            return replace(release, reason=ROLLBACK_FIRST)
         if release.is_signed:
             # Before the first byte: an older one is refused from now on, even if this one never arrives.
             self._high_water.raise_security_version(manifest_of(release).security_version)
@@ -316,16 +326,17 @@ class Installer:
         """The intent is in the journal: repeated until it is done."""
         bad_manifest = manifest_of(bad)
         if good is None:
-            self._drop.remove(bad_manifest.config_path)
+            self._remove(bad_manifest.config_path)
+            reason = f"{reason}; there was none before it, so {bad_manifest.config_path} is removed"
         else:
             manifest, sha256, length = manifest_of(good), good.sha256 or "", good.length or 0
             if not self._drop.holds(manifest.disk_path, sha256=sha256, length=length):
                 self._drop.put(manifest.disk_path, self._staging.read(kept_path(good)), sha256=sha256, length=length)
             self._put_config(good, manifest)
             if bad_manifest.config_path != manifest.config_path:
-                self._drop.remove(bad_manifest.config_path)
+                self._remove(bad_manifest.config_path)
             if bad_manifest.disk_path != manifest.disk_path:
-                self._drop.remove(bad_manifest.disk_path, sha256=bad.sha256)
+                self._remove(bad_manifest.disk_path, sha256=bad.sha256)
         self._journal.roll_back_release(bad, good, reason)
         self._journal.mark_release(bad, is_kept=False)
         logger.warning(
@@ -337,6 +348,13 @@ class Installer:
                 self._hook("after_rollback", good, manifest_of(good), stop)
             except hooks.HookFailed as error:
                 logger.warning("firmware component=%s: %s", self.component, error)
+
+    def _remove(self, path: str, *, sha256: str | None = None) -> None:
+        """Remove what the bad release had put there; what is there instead by now is its owner's."""
+        try:
+            self._drop.remove(path, sha256=sha256)
+        except Refused as error:
+            logger.warning("firmware component=%s: %s is not removed: %s", self.component, path, error)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 

@@ -207,6 +207,8 @@ def test_a_first_release_whose_hook_fails_is_named_by_no_config(
     assert device.poll().state == "rolled_back"
     assert "latest_firmware.json" not in device.files
     assert device.journal.current_release("cam") is None
+    told = "confirm ended with 1; there was none before it, so latest_firmware.json is removed"
+    assert told in device.face["reason"] and told in device.journal.firmware_steps("cam")[0].reason
 
 
 def test_hooks_are_bounded_and_end_with_the_agent(tmp_path: Path, script: Callable[..., str]) -> None:

@@ -190,6 +190,10 @@ class Releases(JournalBase):
     def intend_rollback(self, bad: Release, good: Release | None, reason: str) -> None:
         self._set_component(bad.component, "intent", json.dumps([bad.id, good.id if good else None, reason]))
 
+    def drop_rollback_intent(self, component: str) -> None:
+        """A rollback that had begun cannot end."""
+        self._set_component(component, "intent", None)
+
     def firmware_memory(self, component: str, source: str) -> str | None:
         """What is remembered of a channel; None when it was another source."""
         rows = self._read(
