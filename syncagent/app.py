@@ -244,6 +244,7 @@ class App:
                 "flights": self._flights,
                 "poke": self._poke,
                 "poll": self._poll,
+                "parts": self._parts,
             },
             {"position": self._position},
         )
@@ -471,6 +472,11 @@ class App:
     def _poll(self) -> dict[str, Any]:
         self._poll_firmware()
         return {"ok": True}
+
+    def _parts(self) -> dict[str, Any]:
+        """What the parts on the bus say to a command that installs firmware."""
+        least = self.lower_bound()
+        return {"is_power_low": self.is_power_low(), "least": least.isoformat() if least else None}
 
     def _look_at_rows(self) -> None:
         """Rows came that wait for their files to be finished."""

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from syncagent.cli.context import Context, fail, print_json, say
+from syncagent.cli.parts import Parts
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
 from syncagent.core.release import Phase, component_of, firmware_carriers
 from syncagent.core.settings import Carrier, Settings
@@ -31,6 +32,8 @@ _CODES = {
     Phase.ACTIVATED: 0,
     Phase.CONFIRMED: 0,
     Phase.AVAILABLE: EXIT_AVAILABLE,
+    Phase.VERIFIED: EXIT_AVAILABLE,  # it waits for the battery
+    Phase.INSTALLED: EXIT_AVAILABLE,
     Phase.DEFERRED: EXIT_DEFERRED,
     Phase.STALE: EXIT_STALE,
     Phase.REJECTED: EXIT_UNVERIFIED,
@@ -57,6 +60,7 @@ class _Bench:
         return component_of(self.carrier)
 
     def hangar(self, on_news: Callable[[int], None] = lambda _: None) -> Hangar:
+        parts = Parts(self.settings, self.context.state_dir)
         return open_hangar(
             self.carrier,
             settings=self.settings,
@@ -65,6 +69,8 @@ class _Bench:
             clock=Clock(),
             on_receipt=lambda: ask(self.context.state_dir, "poke"),
             on_news=on_news,
+            lower_bound=parts.lower_bound,
+            is_power_low=parts.is_power_low,
         )
 
 
@@ -149,7 +155,10 @@ def _unreachable(bench: _Bench, error: Transient | Blocked, *, as_json: bool = F
 @_component
 @click.pass_obj
 def update(context: Context, now: bool, component: str | None) -> None:
-    """Fetch and install what the bucket offers this device. Exits as `check` does, and 0 once it is installed."""
+    """Fetch and install what the bucket offers this device. Exits as `check` does, and 0 once it is installed.
+
+    On a low battery it is fetched, and installed once the battery is charged, also with --now.
+    """
     with _bench(context, component) as bench, _progress() as on_news:
 
         def work(hangar: Hangar) -> Look:
