@@ -268,6 +268,31 @@ def test_a_rollback_below_the_security_version_is_refused(build: Callable[..., D
     assert device.files[PLACE] == TWO
 
 
+def test_a_release_that_is_signed_anew_goes_where_it_is_said_now(build: Callable[..., Device]) -> None:
+    """The publisher repairs a manifest and publishes again: id and image are the same."""
+    device = build(why_not=lambda path: "is in a directory whose files are sent" if path.startswith("sent/") else "")
+    device.publisher.publish(ONE, id="one", disk_path="sent/boot.bin", security_version=1)
+    assert device.poll().state == "failed" and not device.files
+    device.publisher.publish(ONE, id="one", disk_path="fw/boot.bin", security_version=2, confirm_receipt=False)
+    assert device.poll().state == "activated"
+    assert device.files["fw/boot.bin"] == ONE and not device.letters
+    assert device.journal.security_version("cam") == 2
+
+
+def test_the_release_in_use_may_be_signed_anew_to_shut_out_older_ones(build: Callable[..., Device]) -> None:
+    device = build()
+    device.publisher.publish(ONE, id="one")
+    device.poll()
+    device.publisher.publish(ONE, id="one", security_version=5)
+    assert device.poll().state == "activated"
+    device.publisher.publish(TWO, id="two", security_version=4)
+    assert device.poll().state == "rejected" and device.files[PLACE] == ONE
+    device.publisher.publish(TWO, id="three", security_version=5)
+    device.poll()
+    assert device.files[PLACE] == TWO
+    assert device.installer.roll_back("asked for", device.stop).name == "one" and device.files[PLACE] == ONE
+
+
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_as_many_earlier_images_stay_as_keep_says(build: Callable[..., Device], keep: int) -> None:
     device = build(keep=keep)

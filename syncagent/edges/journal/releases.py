@@ -146,6 +146,17 @@ class Releases(JournalBase):
         self._write(apply, durable=True)
         return self.firmware_release(release.id)
 
+    def amend_release(self, release: Release, *, manifest: str, key: str) -> Release:
+        """What is signed of a release is another now; how far it got is not."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE firmware_release SET manifest = ?, key = ? WHERE id = ?", (manifest, key, release.id)
+            )
+
+        self._write(apply, durable=True)
+        return self.firmware_release(release.id)
+
     def roll_back_release(self, bad: Release, good: Release | None, reason: str) -> None:
         """`good` is in use again instead of `bad`."""
 
