@@ -79,6 +79,19 @@ class Releases(JournalBase):
         """All that are remembered, the newest first."""
         return self._releases("component = ? ORDER BY id DESC", (component,))
 
+    def kept_releases(self, component: str) -> list[Release]:
+        """Those in use, or before, whose bytes are still on the disk, the one that was activated last first.
+
+        By the order of what happened, not by its times: a board without a clock may have lived in 1970 meanwhile.
+        """
+        phases = ", ".join(f"'{phase}'" for phase in sorted(IN_USE))
+        return self._releases(
+            f"component = ? AND is_kept AND phase IN ({phases})"
+            " ORDER BY (SELECT MAX(s.id) FROM firmware_step s WHERE s.release = firmware_release.id"
+            f" AND s.phase = '{Phase.ACTIVATED}') DESC, id DESC",
+            (component,),
+        )
+
     def current_release(self, component: str) -> Release | None:
         """The one whose bytes are in use."""
         found = self._releases(
@@ -164,7 +177,7 @@ class Releases(JournalBase):
             at = self._clock.now().timestamp()
             connection.execute(
                 "UPDATE firmware_release SET phase = ?, reason = ?, changed_at = ?, transitions = transitions + 1,"
-                " is_hooked = 1 WHERE id = ?",
+                " is_hooked = 1, is_kept = 0 WHERE id = ?",
                 (Phase.ROLLED_BACK, reason, at, bad.id),
             )
             self._step(connection, bad.id, Phase.ROLLED_BACK, reason, at)
@@ -197,6 +210,10 @@ class Releases(JournalBase):
             return None
         bad, good, reason = json.loads(text)
         return int(bad), good, str(reason)
+
+    def end_rollback(self, component: str) -> None:
+        """Nothing comes of a rollback that has begun."""
+        self._set_component(component, "intent", None)
 
     def intend_rollback(self, bad: Release, good: Release | None, reason: str) -> None:
         self._set_component(bad.component, "intent", json.dumps([bad.id, good.id if good else None, reason]))
