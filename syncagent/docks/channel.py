@@ -222,12 +222,16 @@ class Channel:
         release = journal.release_of(self.component, manifest.id, offer.identity)
         if release is not None and release.phase in IN_USE:
             if current is not None and release.id == current.id:
+                self._follow_security(release, manifest)
                 self._drop_others(release, f"superseded by {release.name}")
                 return Look(Phase.UNCHANGED, "", release)
             release = None  # it was in use before, and is wanted again
         if release is not None and release.phase is Phase.ROLLED_BACK:
             words = f"; {current.name} is in use" if current is not None else ""
             return Look(Phase.ROLLED_BACK, release.reason + words, release)
+        if release is not None and (release.manifest, release.key) != (offer.text, offer.key):
+            # The same image, signed anew: its place, say, was none, and is another one now.
+            release = journal.amend_release(release, manifest=offer.text, key=offer.key)
         decision = decide(
             manifest,
             offer.length,
@@ -263,6 +267,13 @@ class Channel:
             journal.note_download(release, etag="", spent_bytes=0)
             release = journal.firmware_release(release.id)
         return Look(decision.phase, decision.reason, release, decision.due, offer.basis)
+
+    def _follow_security(self, release: Release, manifest: Manifest) -> None:
+        """The release in use was signed anew to shut out older ones: it must not shut out itself, of all releases."""
+        if manifest.is_signed and manifest.security_version > self._high_water.security_version():
+            custom = {**json.loads(release.manifest), "security_version": manifest.security_version}
+            self._journal.amend_release(release, manifest=json.dumps(custom, sort_keys=True), key=release.key)
+            self._high_water.raise_security_version(manifest.security_version)
 
     def _follow(self, release: Release, phase: Phase, reason: str) -> Release:
         """Bring a known release to what was decided, with as few transitions as that takes."""

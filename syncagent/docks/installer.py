@@ -84,8 +84,10 @@ class Installer:
 
         Raises: Transient(DISK), Stopping.
         """
-        # Whatever the battery: half a rollback may have left a config that names an image which is not there any more.
-        self._finish_rollback(stop)
+        intent = self._journal.rollback_intent(self.component)
+        if intent is not None:
+            # Whatever the battery: half a rollback may have left a config that names an image which is not there.
+            self._end_rollback(*intent, stop)
         if self._is_power_low():
             return
         for release in self._journal.releases(self.component):
@@ -97,20 +99,6 @@ class Installer:
         current = self._journal.current_release(self.component)
         if current is not None and current.phase in IN_USE:
             self._after(current, stop)
-
-    def _finish_rollback(self, stop: Stop) -> None:
-        intent = self._journal.rollback_intent(self.component)
-        if intent is None:
-            return
-        number, good, reason = intent
-        bad = self._journal.firmware_release(number)
-        try:
-            self._go_back(bad, self._journal.firmware_release(good) if good is not None else None, reason, stop)
-        except Refused as error:
-            # It was there when the rollback began. The bad one stays, until a release or a person does better.
-            logger.warning("firmware component=%s cannot go back from %s: %s", self.component, bad.name, error)
-            self._journal.move_release(bad, bad.phase, f"{reason}; no way back: {error}", is_hooked=True)
-            self._journal.drop_rollback_intent(self.component)
 
     def install(self, release: Release, stop: Stop, *, basis: str = "") -> Release:
         """Bring a release that the channel offers to its place; where it got. `basis`: what the metadata is now.
@@ -182,9 +170,9 @@ class Installer:
         length = release.length or 0
         # Once in staging, once beside its place until it takes that; and the image before it, where that moves.
         needed = max(0, length - have_bytes) + length + manifest.requires_free_bytes + RESERVE_BYTES
-        current = self._journal.current_release(self.component)
-        if current is not None and self._earlier.is_in_the_way(current, manifest):
-            needed += current.length or 0
+        in_the_way = self._earlier.in_the_way(manifest)
+        if in_the_way is not None:
+            needed += in_the_way.length or 0
         free = self._drop.free_bytes()
         if free < needed:
             what = f"the disk is full: {needed} bytes are needed, {free} are free"
@@ -198,7 +186,7 @@ class Installer:
         if not is_there and not self._staging.holds(part, sha256=release.sha256, length=release.length):
             return self._move(release, Phase.DOWNLOADING, "what was verified is not in staging any more")
         self._hook("before_install", release, manifest, stop)
-        self._earlier.keep_current(manifest, release)
+        self._earlier.make_way(manifest, release)
         if not is_there:
             chunks = self._staging.read(part)
             self._drop.put(manifest.disk_path, chunks, sha256=release.sha256, length=release.length)
@@ -296,19 +284,28 @@ class Installer:
 
     def _begin_to_go_back(self, bad: Release, reason: str, stop: Stop, *, is_forced: bool) -> Release | None:
         """`is_forced`: also where there is nothing to go back to; then no config names the bad one any more."""
-        earlier = [
-            each
-            for each in self._journal.releases(self.component)
-            if each.phase in IN_USE and each.is_kept and each.id != bad.id
-        ]
-        good = max(earlier, key=lambda each: (each.activated_at or 0.0, each.id), default=None)
+        good = self._way_back(bad)
         if good is None and not is_forced:
             raise Refused("there is no earlier release on the disk")
-        if good is not None:
-            self._check_way_back(good)
         self._journal.intend_rollback(bad, good, reason)
         self._go_back(bad, good, reason, stop)
         return good
+
+    def _way_back(self, bad: Release) -> Release | None:
+        """The latest earlier release that can come back. Raises: Refused, where there are some, and none can."""
+        refusal: Refused | None = None
+        for each in self._journal.kept_releases(self.component):
+            if each.id == bad.id:
+                continue
+            try:
+                self._check_way_back(each)
+            except Refused as error:
+                refusal = refusal or error
+            else:
+                return each
+        if refusal is not None:
+            raise refusal
+        return None
 
     def _check_way_back(self, good: Release) -> None:
         """Raises: Refused, Transient(DISK)."""
@@ -321,6 +318,17 @@ class Installer:
         is_there = self._drop.holds(manifest.disk_path, sha256=good.sha256 or "", length=good.length)
         if not is_there and not self._staging.holds(kept_path(good), sha256=good.sha256 or "", length=good.length):
             raise Refused(f"the image of {good.name} is not on the disk any more")
+
+    def _end_rollback(self, bad_id: int, good_id: int | None, reason: str, stop: Stop) -> None:
+        """Go on with a rollback that was cut short; where there is no way back any more, the bad one stays."""
+        bad = self._journal.firmware_release(bad_id)
+        good = self._journal.firmware_release(good_id) if good_id is not None else None
+        try:
+            self._go_back(bad, good, reason, stop)
+        except Refused as error:
+            logger.warning("firmware component=%s: no way back from %s: %s", self.component, bad.name, error)
+            self._journal.move_release(bad, bad.phase, f"{reason}; no way back: {error}", is_hooked=True)
+            self._journal.end_rollback(self.component)
 
     def _go_back(self, bad: Release, good: Release | None, reason: str, stop: Stop) -> None:
         """The intent is in the journal: repeated until it is done."""
@@ -338,7 +346,6 @@ class Installer:
             if bad_manifest.disk_path != manifest.disk_path:
                 self._remove(bad_manifest.disk_path, sha256=bad.sha256)
         self._journal.roll_back_release(bad, good, reason)
-        self._journal.mark_release(bad, is_kept=False)
         logger.warning(
             "firmware rolled back component=%s from=%s to=%s reason=%s",
             *(self.component, bad.name, good.name if good else "nothing", reason),

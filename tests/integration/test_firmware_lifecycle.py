@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -268,6 +269,79 @@ def test_a_rollback_below_the_security_version_is_refused(build: Callable[..., D
     with pytest.raises(Refused, match="security_version 1 is below 2"):
         device.installer.roll_back("asked for", device.stop)
     assert device.files[PLACE] == TWO
+
+
+def test_a_release_that_is_signed_anew_goes_where_it_is_said_now(build: Callable[..., Device]) -> None:
+    """The publisher repairs a manifest and publishes again: id and image are the same."""
+    device = build(why_not=lambda path: "is in a directory whose files are sent" if path.startswith("sent/") else "")
+    device.publisher.publish(ONE, id="one", disk_path="sent/boot.bin", security_version=1)
+    assert device.poll().state == "failed" and not device.files
+    device.publisher.publish(ONE, id="one", disk_path="fw/boot.bin", security_version=2, confirm_receipt=False)
+    assert device.poll().state == "activated"
+    assert device.files["fw/boot.bin"] == ONE and not device.letters
+    assert device.journal.security_version("cam") == 2
+
+
+def test_the_release_in_use_may_be_signed_anew_to_shut_out_older_ones(build: Callable[..., Device]) -> None:
+    device = build()
+    device.publisher.publish(ONE, id="one")
+    device.poll()
+    device.publisher.publish(ONE, id="one", security_version=5)
+    assert device.poll().state == "activated"
+    device.publisher.publish(TWO, id="two", security_version=4)
+    assert device.poll().state == "rejected" and device.files[PLACE] == ONE
+    device.publisher.publish(TWO, id="three", security_version=5)
+    device.poll()
+    assert device.files[PLACE] == TWO
+    assert device.installer.roll_back("asked for", device.stop).name == "one" and device.files[PLACE] == ONE
+
+
+def test_an_earlier_image_whose_place_is_taken_later_is_kept_as_well(build: Callable[..., Device]) -> None:
+    device = build(keep=2)
+    for image, name, file_name in ((ONE, "one", "a"), (TWO, "two", "b"), (THREE, "three", "a")):
+        device.publisher.publish(image, id=name, file_name=file_name)
+        device.poll()
+    assert device.installer.roll_back("no", device.stop).name == "two"
+    assert device.installer.roll_back("no", device.stop).name == "one"
+    assert device.files["firmware_images/a.bin"] == ONE and device.files["latest_firmware.json"] == b"a"
+
+
+def test_what_comes_back_is_the_release_before_whatever_the_clock_said_then(build: Callable[..., Device]) -> None:
+    """The board woke up in the past for one of them."""
+    device, years = build(keep=2), timedelta(days=365 * 20).total_seconds()
+    for image, name, jump in ((ONE, "one", 0.0), (TWO, "two", -years), (THREE, "three", years)):
+        device.clock.jump(jump)
+        device.publisher.publish(image, id=name)
+        assert device.poll().state == "activated"
+    assert device.installer.roll_back("no", device.stop).name == "two" and device.files[PLACE] == TWO
+
+
+def test_an_earlier_image_that_somebody_removed_does_not_bar_the_way_to_another(build: Callable[..., Device]) -> None:
+    device = build(keep=2)
+    for image, name in ((ONE, "one"), (TWO, "two"), (THREE, "three")):
+        device.publisher.publish(image, id=name, file_name=name)
+        device.poll()
+    os.unlink(os.path.join(device.directories.data_dir, "firmware_images", "two.bin"))
+    assert device.installer.roll_back("no", device.stop).name == "one"
+    assert device.files["latest_firmware.json"] == b"one"
+
+
+def test_a_rollback_that_was_cut_short_and_has_no_way_back_any_more_is_told_and_ends(
+    build: Callable[..., Device],
+) -> None:
+    device = build()
+    for image, name in ((ONE, "one"), (TWO, "two")):
+        device.publisher.publish(image, id=name)
+        device.poll()
+    bad, good = device.journal.releases("cam")
+    device.journal.intend_rollback(bad, good, "its hook failed")
+    shutil.rmtree(os.path.join(device.staging_dir, "kept"))
+    fact = device.poll()
+    assert (fact.state, device.files[PLACE]) == ("activated", TWO)
+    assert "its hook failed" in fact.reason and "no way back" in fact.reason
+    device.publisher.publish(THREE, id="three")
+    device.poll()
+    assert device.files[PLACE] == THREE
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
