@@ -174,7 +174,7 @@ class Channel:
         return memory
 
     def _unverified(self, memory: Memory, *, is_full: bool) -> Memory:
-        """What the unsigned manifest says, by now. Raises: Transient, Blocked."""
+        """What the unsigned manifest says, by now. Raises: Untrusted, Transient, Blocked."""
         key = "/".join(part for part in (self._carrier.path, UNSIGNED_NAME) if part)
         got = self._getter.get(key, headers={"If-None-Match": memory.etag} if memory.etag and not is_full else {})
         if got.status == NOT_MODIFIED:

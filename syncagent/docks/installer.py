@@ -76,7 +76,7 @@ class Installer:
     # -- forwards -----------------------------------------------------------------------------------------------------
 
     def finish(self, stop: Stop) -> None:
-        """End what an earlier run began and must not leave: needs neither the bucket nor the clock.
+        """End what an earlier run began and must not leave: needs neither the bucket nor the clock. Waits for power.
 
         Raises: Transient(DISK), Stopping.
         """

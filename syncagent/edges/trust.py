@@ -243,7 +243,7 @@ class _Closing:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """python-tuf's errors in our words."""
+    """python-tuf's errors in our words. Raises: Stale, Untrusted, Transient, Blocked."""
     try:
         yield
     except tuf.ExpiredMetadataError as error:

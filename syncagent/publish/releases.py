@@ -45,7 +45,7 @@ def release(channel: str, manifest: Manifest, *, sha256_hex: str, size_bytes: in
 
 
 def with_rollout(target: TargetFile, rollout: Rollout) -> TargetFile:
-    """The same release on another way to the fleet."""
+    """The same release on another way to the fleet. Raises: ManifestRejected."""
     changed = copy.deepcopy(target)
     changed.unrecognized_fields["custom"] = replace(manifest_of(target), rollout=rollout).to_custom()
     return changed
@@ -63,7 +63,10 @@ def find(repository: Repository, channel: str, component: str) -> TargetFile:
 
 
 def security_version(repository: Repository, component: str) -> int:
-    """The highest that is offered of a component in any channel: lower is refused by devices that have it."""
+    """The highest that is offered of a component in any channel: lower is refused by devices that have it.
+
+    Raises: ManifestRejected.
+    """
     versions = [0]
     for _, target in repository.releases():
         manifest = manifest_of(target)
