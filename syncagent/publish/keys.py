@@ -140,14 +140,11 @@ class KeyRing:
             for public in self.public_keys():
                 path = self._path(f"{public.name}.key")
                 if public.key.keyid == keyid and os.path.exists(path):
-                    self._unlock(path)
+                    self.unlock_file(path)
         return self._unlocked.get(keyid)
 
     def unlock_file(self, path: str) -> PrivateKey:
         """The private half in one file, wherever it lies. Raises: Refused."""
-        return self._unlock(path)
-
-    def _unlock(self, path: str) -> PrivateKey:
         pem = read_small(path)
         for passphrase in self._passphrases:
             private = _decrypted(path, pem, passphrase)

@@ -6,7 +6,6 @@ Pure. Promises: what is offered is what devices accept, because their own parser
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -79,7 +78,3 @@ def image_of(target: TargetFile) -> str:
     """The name of a release's image below `targets/`."""
     channel, component, _ = target.path.split("/")
     return image_name(channel, component, target.hashes["sha256"])
-
-
-def images_of(targets: Iterable[TargetFile]) -> set[str]:
-    return {image_of(target) for target in targets}

@@ -18,7 +18,7 @@ from syncagent.publish.changes import renew as renewed
 from syncagent.publish.keys import KeyRing, check_name, write_new
 from syncagent.publish.publisher import ROOT_FILE
 from syncagent.publish.reading import MAX_METADATA_BYTES, parsed
-from syncagent.publish.repository import TOP_ROLES, Draft, Repository, check_channel, left_fraction
+from syncagent.publish.repository import TOP_ROLES, Repository, check_channel, left_fraction
 
 
 class Percent(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -276,7 +276,6 @@ def import_(desk: Desk, directory: str, is_dry: bool) -> None:
     """Publish what was exported to DIRECTORY, once enough keys have signed it."""
     carrier = desk.carrier()
     with desk.publisher(carrier, is_dry=is_dry) as publisher:
-        draft: Draft
         draft, images = publisher.take_up(directory)
         roles = ", ".join(f"{role} {metadata.signed.version}" for role, metadata in draft.changed.items())
         commit(publisher, draft, f"published {roles}", images=images, is_dry=is_dry)
