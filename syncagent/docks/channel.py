@@ -28,7 +28,18 @@ from syncagent.core.manifest import (
     parse_unsigned,
     time_text,
 )
-from syncagent.core.release import IN_USE, MAX_TRANSITIONS, UNDER_WAY, Device, Memory, Phase, Target, Trusted, decide
+from syncagent.core.release import (
+    IN_USE,
+    MAX_TRANSITIONS,
+    UNDER_WAY,
+    Device,
+    Memory,
+    Phase,
+    Target,
+    Trusted,
+    component_of,
+    decide,
+)
 from syncagent.core.remote import FORBIDDEN, MISSING, NOT_MODIFIED, OK, Getter, Got
 from syncagent.core.settings import Carrier
 from syncagent.edges.clock import Clock
@@ -90,7 +101,7 @@ class Channel:
     ) -> None:
         """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then. `source`
         names store, path, channel and root of trust: what is remembered of another source does not count."""
-        self.component = carrier.firmware.component or carrier.name
+        self.component = component_of(carrier)
         self._carrier = carrier
         self._system_id = system_id
         self._journal = journal
@@ -300,14 +311,12 @@ def _whole(got: Got, most_bytes: int) -> bytes:
         got.drop()
         raise Transient(f"the store answered {got.status}", trouble=Trouble.STORE)
     pieces, size = [], 0
-    try:
+    with got:
         for chunk in got.chunks:
             size += len(chunk)
             if size > most_bytes:
                 raise Untrusted(f"{UNSIGNED_NAME} is longer than {most_bytes} bytes")
             pieces.append(chunk)
-    finally:
-        got.drop()
     return b"".join(pieces)
 
 

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from syncagent.core.errors import ManifestRejected, Refused, Transient, Trouble
 from syncagent.core.manifest import Manifest, config_text, time_text
 from syncagent.core.messages import RECEIPT, message_of
-from syncagent.core.release import IN_USE, Phase
+from syncagent.core.release import IN_USE, Phase, component_of
 from syncagent.core.settings import Carrier
 from syncagent.docks.channel import manifest_of
 from syncagent.docks.earlier import Earlier, kept_path
@@ -60,7 +60,7 @@ class Installer:
         """`staging`: the directory that `fetch` writes to; older images are kept there as well. `why_not` says why a
         path below the drop's root is none for firmware, in words. `is_power_low`: whoever takes the image from its
         place might not survive it."""
-        self.component = carrier.firmware.component or carrier.name
+        self.component = component_of(carrier)
         self._carrier = carrier
         self._journal = journal
         self._fetch = fetch

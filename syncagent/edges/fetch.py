@@ -254,7 +254,7 @@ class _Download:
             return
         if got.status in (FORBIDDEN, MISSING):
             raise Refused(f"the image cannot be had: {got.reason}")
-        with contextlib.closing(_Closing(got)):
+        with got:
             self._check_head(got)
             before = part.size
             try:
@@ -322,11 +322,6 @@ class _Download:
         for chunk in chunks:
             self._ticket.spent_bytes += len(chunk)
             yield chunk
-
-
-class _Closing:
-    def __init__(self, got: Got) -> None:
-        self.close = got.drop
 
 
 def _number(text: str | None) -> int | None:

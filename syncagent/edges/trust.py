@@ -214,7 +214,7 @@ class BucketFetcher(FetcherInterface):
                 raise tuf.DownloadHTTPError(f"{key.rpartition('/')[2]}: {got.reason}", got.status)
             if got.status != OK:
                 raise Transient(f"the store answered {got.status}", trouble=Trouble.STORE)
-            with contextlib.closing(_Closing(got)):
+            with got:
                 for chunk in got.chunks:
                     yield chunk
                     if self._monotonic() > until:
@@ -234,11 +234,6 @@ class BucketFetcher(FetcherInterface):
                     raise tuf.DownloadLengthMismatchError(what)
                 pieces.append(chunk)
         return b"".join(pieces)
-
-
-class _Closing:
-    def __init__(self, got: Got) -> None:
-        self.close = got.drop
 
 
 @contextlib.contextmanager
@@ -331,7 +326,7 @@ class Trust:
 
     def _read(self, got: Got) -> bytes:
         pieces, size, until = [], 0, self._monotonic() + PATIENCE_S
-        with contextlib.closing(_Closing(got)):
+        with got:
             for chunk in got.chunks:
                 size += len(chunk)
                 if size > CONFIG.timestamp_max_length:

@@ -28,9 +28,9 @@ from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import Key, Signature, Signer, SSlibKey
 
 from syncagent.core.errors import Refused
+from syncagent.core.manifest import NAME_PATTERN
 from syncagent.edges.files import make_directory, words
 
-NAME = re.compile(r"[a-z0-9-]{1,64}")
 #: PKCS#8 as every version of cryptography writes it stretches a passphrase by no more than 2,048 rounds of PBKDF2.
 MIN_PASSPHRASE_CHARACTERS = 12
 _MAX_FILE_BYTES = 65_536
@@ -41,7 +41,7 @@ Ask = Callable[[str, int], str]
 
 def check_name(name: str, *, what: str) -> str:
     """Raises: Refused."""
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise Refused(f'{what} {name!r} is no name: use 1 to 64 of a-z, 0-9 and "-"')
     return name
 
