@@ -242,6 +242,15 @@ def test_what_devices_would_refuse_is_not_published(desk: Desk, arguments: tuple
     assert desk.objects() == before
 
 
+def test_a_release_that_names_no_hardware_is_not_listed_as_one_for_any(desk: Desk) -> None:
+    """A device that names its hardware refuses it, and one that names none refuses every other."""
+    desk.begin("stable")
+    desk.publish("1")
+    (row,) = desk.json("list")
+    assert row["hardware"] is None
+    assert desk.do("list").stdout.splitlines()[1].split()[4] == "-"
+
+
 def test_an_image_that_no_device_takes_is_not_published(desk: Desk) -> None:
     desk.begin("stable")
     desk.configure(firmware={"max_image_bytes": 1000})
