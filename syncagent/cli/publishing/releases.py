@@ -18,6 +18,7 @@ from syncagent.publish.changes import offer
 from syncagent.publish.changes import withdraw as withdrawn
 from syncagent.publish.publisher import LocalImage, Publisher
 from syncagent.publish.releases import find, image_of, manifest_of, release, security_version, wave, with_rollout
+from syncagent.publish.repository import Repository
 from syncagent.publish.shelf import Copy
 
 _component = click.option("--component", metavar="NAME", help="[default: the carrier's firmware.component]")
@@ -106,7 +107,7 @@ def publish(
             component=component,
             version=version,
             hardware=hardware or carrier.firmware.hardware,
-            security_version=_security_version(publisher, component, security_version),
+            security_version=_security_version(repository, component, security_version),
             disk_path=disk_path or "",
             **({} if config_path is None else {"config_path": config_path}),  # type: ignore[arg-type]
             confirm_receipt=not no_receipt,
@@ -135,11 +136,13 @@ def publish(
         )
 
 
-def _security_version(publisher: Publisher, component: str, wanted: int | None) -> int:
-    highest = security_version(publisher.load(), component)
+def _security_version(repository: Repository, component: str, wanted: int | None) -> int:
+    """What is wanted, else the highest that is offered. Raises: Refused where it would be lower than that."""
+    highest = security_version(repository, component)
     if wanted is not None and wanted < highest:
         raise Refused(
-            f"--security-version {wanted} is below {highest}, which is offered: devices that have it would refuse"
+            f"security version {wanted} is below {highest}, which is offered: devices that have it would refuse;"
+            f" publish with --security-version {highest}"
         )
     return highest if wanted is None else wanted
 
@@ -170,7 +173,7 @@ def promote(
         repository = publisher.load()
         before = find(repository, source, component)
         manifest = replace(manifest_of(before), rollout=new_rollout(percent, publisher))
-        _security_version(publisher, component, manifest.security_version)
+        _security_version(repository, component, manifest.security_version)
         sha256_hex = before.hashes["sha256"]
         key = image_name(channel, component, sha256_hex)
         target = release(
