@@ -295,7 +295,7 @@ class Draft:
         self._sign(role, metadata, find)
         lack = self._lack(role, metadata)
         if lack is not None:
-            raise Refused(f"{lack}; its key is not here")
+            raise Refused(f"{lack}; its keys are not here: bring them, because each change is signed by them")
         self.changed[role] = metadata
         return metadata
 

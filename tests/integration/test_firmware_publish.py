@@ -505,6 +505,20 @@ def test_where_it_publishes_is_said_or_clear(desk: Desk) -> None:
     assert "root.json is not there" in desk.refuse("list", "--carrier", "s3_firmware_ota")
 
 
+def test_files_of_the_publisher_that_cannot_be_read_are_named_with_the_way_out(desk: Desk) -> None:
+    desk.begin("stable")
+    seen, root = (os.path.join(desk.keys_dir, name) for name in ("seen.json", "root.json"))
+    with open(seen, "w") as file:
+        file.write("[]")
+    line = desk.refuse("list")
+    assert seen in line and "bring back a copy" in line
+    os.remove(seen)
+    desk.do("list")
+    os.remove(root)
+    os.mkdir(root)
+    assert f"{root}: Is a directory" in desk.refuse("list")
+
+
 def test_the_publishers_own_credentials_are_used_when_asked(desk: Desk) -> None:
     desk.begin("stable")
     desk.configure(access_key_id="DEVICEKEY", secret_access_key="device-secret")
@@ -575,6 +589,7 @@ def test_mistakes_in_the_command_exit_2(desk: Desk) -> None:
         ("promote", "--from", "stable", "--to", "stable"),
         ("gc",),
         ("gc", "--keep", "0"),
+        ("renew", "--if-less-than", "100%", "--dry-run", "--export", "drafts"),
         ("show", "stable"),
         ("renew", "--if-less-than", "lots"),
         ("init", "--threshold", "root"),

@@ -15,7 +15,7 @@ from syncagent.core.settings import Carrier
 from syncagent.edges.files import words, write_whole
 from syncagent.publish.changes import add_channel, remove_channel, rotate
 from syncagent.publish.changes import renew as renewed
-from syncagent.publish.keys import KeyRing, check_name, write_new
+from syncagent.publish.keys import KeyRing, check_name, read_file, write_new
 from syncagent.publish.publisher import ROOT_FILE
 from syncagent.publish.reading import MAX_METADATA_BYTES, parsed
 from syncagent.publish.repository import TOP_ROLES, Repository, check_channel, left_fraction
@@ -103,8 +103,7 @@ def hand_over(desk: Desk, carrier: Carrier) -> None:
     click.echo(f"devices trust {own}")
     place = os.path.join(desk.context.config_dir, carrier.firmware.root or "")
     if carrier.firmware.root and not os.path.lexists(place):
-        with open(own, "rb") as file:
-            write_new(place, file.read(), mode=0o644)
+        write_new(place, read_file(own, most_bytes=MAX_METADATA_BYTES), mode=0o644)
         click.echo(f"copied to {place}, the firmware.root of {carrier.name}")
 
 
@@ -236,13 +235,12 @@ def rotate_key(
 @at_desk
 def sign(desk: Desk, file: str, key_file: str) -> None:
     """Sign an exported FILE with one key; nothing else is needed, least of all a network."""
+    metadata = parsed(read_file(file, most_bytes=MAX_METADATA_BYTES), object, file)
+    signer = desk.ring().unlock_file(key_file)
+    signed = metadata.signed
+    metadata.sign(signer, append=True)
+    folder, _, name = os.path.abspath(file).rpartition("/")
     try:
-        with open(file, "rb") as opened:
-            metadata = parsed(opened.read(MAX_METADATA_BYTES), object, file)
-        signer = desk.ring().unlock_file(key_file)
-        signed = metadata.signed
-        metadata.sign(signer, append=True)
-        folder, _, name = os.path.abspath(file).rpartition("/")
         write_whole(folder or "/", name, metadata.to_bytes())
     except OSError as error:
         raise Refused(f"{file}: {words(error)}") from error
