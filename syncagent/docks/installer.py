@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from syncagent.core.errors import ManifestRejected, Refused, Transient, Trouble
+from syncagent.core.errors import Blocked, ManifestRejected, Refused, Transient, Trouble
 from syncagent.core.manifest import Manifest, config_text, time_text
 from syncagent.core.messages import RECEIPT, message_of
 from syncagent.core.release import IN_USE, Phase, component_of
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: What is left alone of the disk, beside the image and what its manifest asks for.
 RESERVE_BYTES = 1024 * 1024
+#: Of one call of `install`: the three that it takes, and some that go back to the download. The next poll goes on.
+MAX_STEPS = 8
 LOW_POWER = "it waits for the battery"
 
 
@@ -78,19 +80,23 @@ class Installer:
     def finish(self, stop: Stop) -> None:
         """End what an earlier run began and must not leave: needs neither the bucket nor the clock. Waits for power.
 
-        Raises: Transient(DISK), Stopping.
+        Raises: Transient(DISK), Blocked where the way back is barred, Stopping.
         """
         if self._is_power_low():
             return
         intent = self._journal.rollback_intent(self.component)
         if intent is not None:
             bad, good, reason = intent
-            self._go_back(
-                self._journal.firmware_release(bad),
-                self._journal.firmware_release(good) if good is not None else None,
-                reason,
-                stop,
-            )
+            try:
+                self._go_back(
+                    self._journal.firmware_release(bad),
+                    self._journal.firmware_release(good) if good is not None else None,
+                    reason,
+                    stop,
+                )
+            except Refused as error:
+                what, remedy = f"a rollback cannot be finished: {error}", "clear its place: it is tried again"
+                raise Blocked(what, trouble=Trouble.DISK, remedy=remedy) from error
         for release in self._journal.releases(self.component):
             if release.phase is Phase.INSTALLED:
                 try:
@@ -116,7 +122,7 @@ class Installer:
             # The place is the owner's to mend; it is looked at again with each poll, and that costs no byte.
             return self._fail(release, str(error), basis="", is_retryable=True)
         try:
-            for _ in range(8):
+            for _ in range(MAX_STEPS):
                 if release.phase in (Phase.VERIFIED, Phase.INSTALLED) and self._is_power_low():
                     return replace(release, reason=LOW_POWER)
                 if release.phase in (Phase.AVAILABLE, Phase.DEFERRED, Phase.FAILED, Phase.DOWNLOADING):
