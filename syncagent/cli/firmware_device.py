@@ -242,7 +242,7 @@ def _status(bench: _Bench) -> dict[str, Any]:
     finally:
         hangar.store.close()
     current = bench.journal.current_release(bench.component)
-    face = bench.journal.firmware_face(bench.component) or {"release": None, "state": "idle", "reason": ""}
+    face = bench.journal.firmware_face(bench.component) or {"release": None, "state": str(Phase.IDLE), "reason": ""}
     firmware = bench.carrier.firmware
     return {
         "component": bench.component,

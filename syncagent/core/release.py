@@ -1,6 +1,6 @@
 """A firmware release on this device: its states and legal moves, its turn in a rollout, and what it may never undercut.
 
-Values in, values out: the journal keeps what is here, `workers.firmware` acts on it.
+Values in, values out: the journal keeps what is here, the docks act on it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -26,7 +26,6 @@ class Phase(StrEnum):
     """How far a component's firmware is. What is not in MOVES is only shown, and never written down as a transition."""
 
     IDLE = "idle"  # never looked
-    CHECKING = "checking"
     UNCHANGED = "unchanged"
     STALE = "stale"  # the metadata's time is over: nothing new is installed
     AVAILABLE = "available"  # verified metadata offers it, and it is for us
@@ -161,10 +160,6 @@ class Trusted:
     issued: datetime | None = None
     timestamp_keys: str = ""
 
-    def first_expiry(self) -> tuple[str, datetime]:
-        """The role whose time is over first, and when."""
-        return min(self.expires.items(), key=lambda item: item[1])
-
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -292,7 +287,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def parse_issued(value: object) -> datetime | None:
     """The `x-issued` field of a timestamp; None when it says nothing that can be read."""
     try:
-        return parse_time(value).astimezone(UTC)
+        return parse_time(value)
     except ManifestRejected:
         return None
 

@@ -28,7 +28,18 @@ from syncagent.core.manifest import (
     parse_unsigned,
     time_text,
 )
-from syncagent.core.release import IN_USE, MAX_TRANSITIONS, UNDER_WAY, Device, Memory, Phase, Target, Trusted, decide
+from syncagent.core.release import (
+    IN_USE,
+    MAX_TRANSITIONS,
+    UNDER_WAY,
+    Device,
+    Memory,
+    Phase,
+    Target,
+    Trusted,
+    component_of,
+    decide,
+)
 from syncagent.core.remote import FORBIDDEN, MISSING, NOT_MODIFIED, OK, Getter, Got
 from syncagent.core.settings import Carrier
 from syncagent.docks.highwater import HighWater
@@ -92,7 +103,7 @@ class Channel:
         """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then.
         The source of `high_water` names store, path, channel and root of trust: what is remembered of another source
         does not count."""
-        self.component = carrier.firmware.component or carrier.name
+        self.component = component_of(carrier)
         self._carrier = carrier
         self._system_id = system_id
         self._journal = journal
@@ -183,7 +194,7 @@ class Channel:
         return memory
 
     def _unverified(self, memory: Memory, *, is_full: bool) -> Memory:
-        """What the unsigned manifest says, by now. Raises: Transient, Blocked."""
+        """What the unsigned manifest says, by now. Raises: Untrusted, Transient, Blocked."""
         key = "/".join(part for part in (self._carrier.path, UNSIGNED_NAME) if part)
         got = self._getter.get(key, headers={"If-None-Match": memory.etag} if memory.etag and not is_full else {})
         if got.status == NOT_MODIFIED:
@@ -317,14 +328,12 @@ def _whole(got: Got, most_bytes: int) -> bytes:
         got.drop()
         raise Transient(f"the store answered {got.status}", trouble=Trouble.STORE)
     pieces, size = [], 0
-    try:
+    with got:
         for chunk in got.chunks:
             size += len(chunk)
             if size > most_bytes:
                 raise Untrusted(f"{UNSIGNED_NAME} is longer than {most_bytes} bytes")
             pieces.append(chunk)
-    finally:
-        got.drop()
     return b"".join(pieces)
 
 

@@ -10,6 +10,7 @@ import logging
 
 from syncagent.core.errors import Refused, Transient
 from syncagent.core.manifest import Manifest
+from syncagent.core.release import component_of
 from syncagent.core.settings import Carrier
 from syncagent.docks.channel import manifest_of
 from syncagent.edges.drop import Drop
@@ -27,7 +28,7 @@ class Earlier:
     """See the module."""
 
     def __init__(self, carrier: Carrier, *, journal: Journal, drop: Drop, staging: Drop) -> None:
-        self.component = carrier.firmware.component or carrier.name
+        self.component = component_of(carrier)
         self._carrier = carrier
         self._journal = journal
         self._drop = drop

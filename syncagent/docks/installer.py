@@ -20,10 +20,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from syncagent.core.errors import ManifestRejected, Refused, Transient, Trouble
+from syncagent.core.errors import Blocked, ManifestRejected, Refused, Transient, Trouble
 from syncagent.core.manifest import Manifest, config_text, time_text
 from syncagent.core.messages import RECEIPT, message_of
-from syncagent.core.release import IN_USE, Phase
+from syncagent.core.release import IN_USE, Phase, component_of
 from syncagent.core.settings import Carrier
 from syncagent.docks.channel import manifest_of
 from syncagent.docks.earlier import Earlier, kept_path
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 #: What is left alone of the disk, beside the image and what its manifest asks for.
 RESERVE_BYTES = 1024 * 1024
+#: Of one call of `install`: the three that it takes, and some that go back to the download. The next poll goes on.
+MAX_STEPS = 8
 LOW_POWER = "it waits for the battery"
 ROLLBACK_FIRST = "it waits for a rollback to end"
 
@@ -63,7 +65,7 @@ class Installer:
         """`staging`: the directory that `fetch` writes to; older images are kept there as well. `why_not` says why a
         path below the drop's root is none for firmware, in words. `is_power_low`: whoever takes the image from its
         place might not survive it."""
-        self.component = carrier.firmware.component or carrier.name
+        self.component = component_of(carrier)
         self._carrier = carrier
         self._journal = journal
         self._high_water = high_water
@@ -82,7 +84,7 @@ class Installer:
     def finish(self, stop: Stop) -> None:
         """End what an earlier run began and must not leave: needs neither the bucket nor the clock.
 
-        Raises: Transient(DISK), Stopping.
+        Raises: Transient(DISK), Blocked where the way back is barred, Stopping.
         """
         intent = self._journal.rollback_intent(self.component)
         if intent is not None:
@@ -117,7 +119,7 @@ class Installer:
             # The place is the owner's to mend; it is looked at again with each poll, and that costs no byte.
             return self._fail(release, str(error), basis="", is_retryable=True)
         try:
-            for _ in range(8):
+            for _ in range(MAX_STEPS):
                 if release.phase in (Phase.VERIFIED, Phase.INSTALLED) and self._is_power_low():
                     return replace(release, reason=LOW_POWER)
                 if release.phase in (Phase.AVAILABLE, Phase.DEFERRED, Phase.FAILED, Phase.DOWNLOADING):
@@ -315,9 +317,18 @@ class Installer:
             what = f"security_version {manifest.security_version} is below {least}"
             raise Refused(f"the release before, {good.name}, must not come back: {what}")
         self._check_place(manifest)
-        is_there = self._drop.holds(manifest.disk_path, sha256=good.sha256 or "", length=good.length)
-        if not is_there and not self._staging.holds(kept_path(good), sha256=good.sha256 or "", length=good.length):
+        if not self._is_kept(good):
             raise Refused(f"the image of {good.name} is not on the disk any more")
+
+    def _is_kept(self, release: Release) -> bool:
+        """Whether an image that was in use is still on the disk. Raises: Transient(DISK)."""
+        sha256, length = release.sha256 or "", release.length
+        if self._staging.holds(kept_path(release), sha256=sha256, length=length):
+            return True
+        try:
+            return self._drop.holds(manifest_of(release).disk_path, sha256=sha256, length=length)
+        except Refused:  # something else stands there
+            return False
 
     def _end_rollback(self, bad_id: int, good_id: int | None, reason: str, stop: Stop) -> None:
         """Go on with a rollback that was cut short; where there is no way back any more, the bad one stays."""
@@ -326,6 +337,9 @@ class Installer:
         try:
             self._go_back(bad, good, reason, stop)
         except Refused as error:
+            if good is not None and self._is_kept(good):
+                what, remedy = f"a rollback cannot be finished: {error}", "clear its place: it is tried again"
+                raise Blocked(what, trouble=Trouble.DISK, remedy=remedy) from error
             logger.warning("firmware component=%s: no way back from %s: %s", self.component, bad.name, error)
             self._journal.move_release(bad, bad.phase, f"{reason}; no way back: {error}", is_hooked=True)
             self._journal.end_rollback(self.component)

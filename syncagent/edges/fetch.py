@@ -26,14 +26,14 @@ CHECKPOINT_BYTES = 256 * 1024
 READ_BYTES = 256 * 1024
 #: What may be spent on one image, in lengths of it.
 BUDGET_LENGTHS = 3
-#: An image whose length nobody signed may cost this much more than its length.
+#: A small image may cost this much, whatever its length.
 LEAST_BUDGET_BYTES = 64 * 1024
 #: Slower than this over `WINDOW_S` is a drip that keeps us waiting on purpose, or as good as that.
 LEAST_BYTES_PER_S = 64
 WINDOW_S = 60.0
 #: Connections in a row that may be cut before somebody else gets the thread. Each one brought something.
 MAX_CONNECTIONS = 200
-#: Answers in a row that bring nothing but a new beginning.
+#: New beginnings within one call of `fetch`, before the next poll has another try.
 MAX_RESTARTS = 3
 
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
@@ -69,8 +69,8 @@ class Image:
 
 
 class Fetch:
-    """Downloads into one staging directory. `on_news` is told after each checkpoint: who waits for the end may want
-    to see it move, and may raise Stopping; `keep` writes the ticket down."""
+    """Downloads into one staging directory. `on_news` is told after each piece how many bytes of the image are here:
+    who waits for the end may want to see it move, and may raise Stopping."""
 
     def __init__(
         self,
@@ -108,7 +108,10 @@ class Fetch:
                     os.unlink(os.path.join(self.directory, name))
 
     def fetch(self, order: Order, ticket: Ticket, keep: Callable[[Ticket], None] = lambda _: None) -> Image:
-        """The image, as soon as all of it is here. Raises: Transient, Blocked, Refused, Stopping."""
+        """The image, as soon as all of it is here; `keep` writes the ticket down at each checkpoint.
+
+        Raises: Transient, Blocked, Refused, Stopping.
+        """
         with _translated():
             os.makedirs(self.directory, mode=0o750, exist_ok=True)
         with contextlib.closing(_Part(self.part_path(order.name))) as part:
@@ -251,7 +254,7 @@ class _Download:
             return
         if got.status in (FORBIDDEN, MISSING):
             raise Refused(f"the image cannot be had: {got.reason}")
-        with contextlib.closing(_Closing(got)):
+        with got:
             self._check_head(got)
             before = part.size
             try:
@@ -319,11 +322,6 @@ class _Download:
         for chunk in chunks:
             self._ticket.spent_bytes += len(chunk)
             yield chunk
-
-
-class _Closing:
-    def __init__(self, got: Got) -> None:
-        self.close = got.drop
 
 
 def _number(text: str | None) -> int | None:

@@ -19,7 +19,7 @@ from syncagent.core.errors import Refused
 from syncagent.core.model import Digest
 from syncagent.edges.files import PinnedFile, facts_of, look, make_directory, words, write_whole
 from syncagent.publish.changes import begin
-from syncagent.publish.keys import KeyRing, read_small
+from syncagent.publish.keys import KeyRing, read_file
 from syncagent.publish.reading import MAX_METADATA_BYTES, Held, Seen, parsed, seen_from_json, seen_to_json, taken_of
 from syncagent.publish.repository import TOP_ROLES, AnyMetadata, Draft, Repository, verified
 from syncagent.publish.shelf import Copy, Image, Shelf, Upload
@@ -76,7 +76,8 @@ class Publisher:
                 " or bring the file from where that was done"
             )
         seen = self._read_own(SEEN_FILE)
-        self._held = self.shelf.load(anchor, seen_from_json(seen) if seen else Seen())
+        known = seen_from_json(seen, self.own_path(SEEN_FILE)) if seen else Seen()
+        self._held = self.shelf.load(anchor, known)
         self._remember(self._held)
         return self._held.repository
 
@@ -164,7 +165,7 @@ class Publisher:
     def take_up(self, directory: str) -> tuple[Draft, list[Image]]:
         """What was exported, with the signatures that it got meanwhile. Raises: Refused."""
         try:
-            document = json.loads(read_small(os.path.join(directory, DRAFT_FILE)))
+            document = json.loads(read_file(os.path.join(directory, DRAFT_FILE)))
             before: dict[str, int] = dict(document["before"])
             changed = {role: self._read_role(directory, role) for role in _roles_in(directory)}
             if document["is_new"]:
@@ -188,8 +189,7 @@ class Publisher:
 
     def _read_role(self, directory: str, role: str) -> AnyMetadata:
         path = os.path.join(directory, f"{role}.json")
-        with open(path, "rb") as file:
-            return parsed(file.read(MAX_METADATA_BYTES), object, path)
+        return parsed(read_file(path, most_bytes=MAX_METADATA_BYTES), object, path)
 
     # -- the publisher's own files ------------------------------------------------------------------------------------
 
@@ -198,10 +198,9 @@ class Publisher:
         return os.path.join(self.ring.directory, name)
 
     def _read_own(self, name: str) -> bytes | None:
-        if not os.path.exists(self.own_path(name)):
-            return None
-        with open(self.own_path(name), "rb") as file:
-            return file.read(MAX_METADATA_BYTES)
+        """Raises: Refused."""
+        path = self.own_path(name)
+        return read_file(path, most_bytes=MAX_METADATA_BYTES) if os.path.exists(path) else None
 
     def _write_own(self, name: str, data: bytes) -> None:
         if self._read_own(name) != data:

@@ -6,7 +6,6 @@ Pure. Promises: what is offered is what devices accept, because their own parser
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -45,7 +44,7 @@ def release(channel: str, manifest: Manifest, *, sha256_hex: str, size_bytes: in
 
 
 def with_rollout(target: TargetFile, rollout: Rollout) -> TargetFile:
-    """The same release on another way to the fleet."""
+    """The same release on another way to the fleet. Raises: ManifestRejected."""
     changed = copy.deepcopy(target)
     changed.unrecognized_fields["custom"] = replace(manifest_of(target), rollout=rollout).to_custom()
     return changed
@@ -63,7 +62,10 @@ def find(repository: Repository, channel: str, component: str) -> TargetFile:
 
 
 def security_version(repository: Repository, component: str) -> int:
-    """The highest that is offered of a component in any channel: lower is refused by devices that have it."""
+    """The highest that is offered of a component in any channel: lower is refused by devices that have it.
+
+    Raises: ManifestRejected.
+    """
     versions = [0]
     for _, target in repository.releases():
         manifest = manifest_of(target)
@@ -76,7 +78,3 @@ def image_of(target: TargetFile) -> str:
     """The name of a release's image below `targets/`."""
     channel, component, _ = target.path.split("/")
     return image_name(channel, component, target.hashes["sha256"])
-
-
-def images_of(targets: Iterable[TargetFile]) -> set[str]:
-    return {image_of(target) for target in targets}

@@ -123,7 +123,8 @@ class FirmwareWorker:
         self._failures += 1
         logger.warning("firmware not reached component=%s reason=%s", self._channel.component, error)
         state = "untrusted" if self._why_untrusted else str(error.trouble)
-        self._board.set_fact(f"firmware/{self._carrier.name}", Fact(False, state, str(error)))
+        more = {"remedy": error.remedy} if isinstance(error, Blocked) and error.remedy else {}
+        self._board.set_fact(f"firmware/{self._carrier.name}", Fact(False, state, str(error), more))
         poll_s = self._carrier.firmware.poll_s
         if isinstance(error, Blocked):
             self._is_done = True  # nothing will come of it until somebody acts

@@ -212,6 +212,35 @@ def test_a_first_release_whose_hook_fails_is_named_by_no_config(
     assert told in device.face["reason"] and told in device.journal.firmware_steps("cam")[0].reason
 
 
+def test_a_rollback_that_is_barred_is_told_with_the_way_out_and_ends_when_that_is_clear(
+    build: Callable[..., Device],
+) -> None:
+    device = build()
+    for image in (ONE, TWO):
+        device.publisher.publish(image)
+        device.poll()
+    bad, good = device.journal.releases("cam")
+    device.journal.intend_rollback(bad, good, "a hook said so")
+    config = os.path.join(device.directories.data_dir, "latest_firmware.json")
+    os.unlink(config)
+    os.mkdir(config)
+    for _ in range(2):
+        fact = device.poll()
+        assert not fact.ok and "latest_firmware.json is a directory" in fact.reason and "clear" in fact.more["remedy"]
+    os.rmdir(config)
+    assert device.poll().state == "rolled_back" and device.files[PLACE] == ONE
+
+
+def test_a_first_release_is_rolled_back_whatever_took_the_place_of_its_config(
+    build: Callable[..., Device], script: Callable[..., str]
+) -> None:
+    bar = 'rm "$SYNCAGENT_CONFIG"; mkdir "$SYNCAGENT_CONFIG"'
+    device = build(hooks={"after_activate": script("after", 1, more=bar)})
+    device.publisher.publish(ONE, id="one")
+    assert device.poll().state == "rolled_back"
+    assert device.journal.current_release("cam") is None
+
+
 def test_hooks_are_bounded_and_end_with_the_agent(tmp_path: Path, script: Callable[..., str]) -> None:
     stop = Stop()
     slow = script("slow", more="sleep 100 & sleep 100")

@@ -242,6 +242,15 @@ def test_what_devices_would_refuse_is_not_published(desk: Desk, arguments: tuple
     assert desk.objects() == before
 
 
+def test_a_release_that_names_no_hardware_is_not_listed_as_one_for_any(desk: Desk) -> None:
+    """A device that names its hardware refuses it, and one that names none refuses every other."""
+    desk.begin("stable")
+    desk.publish("1")
+    (row,) = desk.json("list")
+    assert row["hardware"] is None
+    assert desk.do("list").stdout.splitlines()[1].split()[4] == "-"
+
+
 def test_an_image_that_no_device_takes_is_not_published(desk: Desk) -> None:
     desk.begin("stable")
     desk.configure(firmware={"max_image_bytes": 1000})
@@ -257,7 +266,7 @@ def test_a_security_version_does_not_fall(desk: Desk) -> None:
     desk.begin()
     desk.publish("1", IMAGE, "--channel", "canary", "--security-version", "5")
     line = desk.refuse("publish", desk.path("a.bin", IMAGE), "--version", "2", "--security-version", "4")
-    assert "--security-version 4 is below 5" in line
+    assert "security version 4 is below 5" in line and "--security-version 5" in line
     desk.publish("2")
     assert {row["security_version"] for row in desk.json("list")} == {5}
 
@@ -496,6 +505,20 @@ def test_where_it_publishes_is_said_or_clear(desk: Desk) -> None:
     assert "root.json is not there" in desk.refuse("list", "--carrier", "s3_firmware_ota")
 
 
+def test_files_of_the_publisher_that_cannot_be_read_are_named_with_the_way_out(desk: Desk) -> None:
+    desk.begin("stable")
+    seen, root = (os.path.join(desk.keys_dir, name) for name in ("seen.json", "root.json"))
+    with open(seen, "w") as file:
+        file.write("[]")
+    line = desk.refuse("list")
+    assert seen in line and "bring back a copy" in line
+    os.remove(seen)
+    desk.do("list")
+    os.remove(root)
+    os.mkdir(root)
+    assert f"{root}: Is a directory" in desk.refuse("list")
+
+
 def test_the_publishers_own_credentials_are_used_when_asked(desk: Desk) -> None:
     desk.begin("stable")
     desk.configure(access_key_id="DEVICEKEY", secret_access_key="device-secret")
@@ -566,6 +589,7 @@ def test_mistakes_in_the_command_exit_2(desk: Desk) -> None:
         ("promote", "--from", "stable", "--to", "stable"),
         ("gc",),
         ("gc", "--keep", "0"),
+        ("renew", "--if-less-than", "100%", "--dry-run", "--export", "drafts"),
         ("show", "stable"),
         ("renew", "--if-less-than", "lots"),
         ("init", "--threshold", "root"),

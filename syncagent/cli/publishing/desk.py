@@ -116,6 +116,8 @@ def at_desk(function: Run) -> Run:
         own_credentials: bool,
         **arguments: Any,
     ) -> Any:
+        if arguments.get("is_dry") and arguments.get("export_dir"):
+            raise click.UsageError("--dry-run writes nothing, and --export writes files: say one of them")
         place = os.path.abspath(keys_dir) if keys_dir else os.path.join(context.base_dir, "firmware-keys")
         try:
             return function(Desk(context, carrier_name, place, passphrase_file, own_credentials), **arguments)

@@ -15,10 +15,10 @@ from syncagent.core.settings import Carrier
 from syncagent.edges.files import words, write_whole
 from syncagent.publish.changes import add_channel, remove_channel, rotate
 from syncagent.publish.changes import renew as renewed
-from syncagent.publish.keys import KeyRing, check_name, write_new
+from syncagent.publish.keys import KeyRing, check_name, read_file, write_new
 from syncagent.publish.publisher import ROOT_FILE
 from syncagent.publish.reading import MAX_METADATA_BYTES, parsed
-from syncagent.publish.repository import TOP_ROLES, Draft, Repository, check_channel, left_fraction
+from syncagent.publish.repository import TOP_ROLES, Repository, check_channel, left_fraction
 
 
 class Percent(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -103,8 +103,7 @@ def hand_over(desk: Desk, carrier: Carrier) -> None:
     click.echo(f"devices trust {own}")
     place = os.path.join(desk.context.config_dir, carrier.firmware.root or "")
     if carrier.firmware.root and not os.path.lexists(place):
-        with open(own, "rb") as file:
-            write_new(place, file.read(), mode=0o644)
+        write_new(place, read_file(own, most_bytes=MAX_METADATA_BYTES), mode=0o644)
         click.echo(f"copied to {place}, the firmware.root of {carrier.name}")
 
 
@@ -236,13 +235,12 @@ def rotate_key(
 @at_desk
 def sign(desk: Desk, file: str, key_file: str) -> None:
     """Sign an exported FILE with one key; nothing else is needed, least of all a network."""
+    metadata = parsed(read_file(file, most_bytes=MAX_METADATA_BYTES), object, file)
+    signer = desk.ring().unlock_file(key_file)
+    signed = metadata.signed
+    metadata.sign(signer, append=True)
+    folder, _, name = os.path.abspath(file).rpartition("/")
     try:
-        with open(file, "rb") as opened:
-            metadata = parsed(opened.read(MAX_METADATA_BYTES), object, file)
-        signer = desk.ring().unlock_file(key_file)
-        signed = metadata.signed
-        metadata.sign(signer, append=True)
-        folder, _, name = os.path.abspath(file).rpartition("/")
         write_whole(folder or "/", name, metadata.to_bytes())
     except OSError as error:
         raise Refused(f"{file}: {words(error)}") from error
@@ -276,7 +274,6 @@ def import_(desk: Desk, directory: str, is_dry: bool) -> None:
     """Publish what was exported to DIRECTORY, once enough keys have signed it."""
     carrier = desk.carrier()
     with desk.publisher(carrier, is_dry=is_dry) as publisher:
-        draft: Draft
         draft, images = publisher.take_up(directory)
         roles = ", ".join(f"{role} {metadata.signed.version}" for role, metadata in draft.changed.items())
         commit(publisher, draft, f"published {roles}", images=images, is_dry=is_dry)

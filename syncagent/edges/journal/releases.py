@@ -51,7 +51,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One transition."""
+    """One transition. `at` is UTC, in seconds since 1970."""
 
     release: str
     phase: Phase
@@ -64,7 +64,7 @@ def _same(value: Any) -> Any:
 
 
 class Releases(JournalBase):
-    """The firmware's part of the journal. Everything that changes a release is durable."""
+    """The firmware's part of the journal. Everything that changes a release is durable, but for `note_download`."""
 
     def release_of(self, component: str, name: str, identity: str) -> Release | None:
         found = self._releases(
@@ -131,7 +131,8 @@ class Releases(JournalBase):
     def move_release(self, release: Release, phase: Phase, reason: str = "", **values: Any) -> Release:
         """The next phase of a release; after too many it has FAILED for good, whatever was asked.
 
-        `is_current` in `values` says that its bytes are the ones in use now.
+        `values` are columns to set in the same transaction; `is_current` among them says that its bytes are the ones in
+        use now. A move that MOVES does not have is a bug: ValueError.
         """
         is_current = values.pop("is_current", False)
 
