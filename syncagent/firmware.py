@@ -22,6 +22,7 @@ from syncagent.core.territory import RESERVED, is_within
 from syncagent.docks.channel import Channel, Truster
 from syncagent.docks.highwater import HighWater
 from syncagent.docks.installer import Installer
+from syncagent.docks.meter import Meter
 from syncagent.edges.clock import Clock
 from syncagent.edges.drop import Drop
 from syncagent.edges.fetch import Fetch
@@ -44,6 +45,7 @@ class Hangar:
     channel: Channel
     installer: Installer
     store: S3Store
+    meter: Meter
     high_water: HighWater
     why_untrusted: str  # why no signature can be verified; empty when it can, or need not
 
@@ -57,17 +59,21 @@ def open_hangar(
     clock: Clock,
     on_receipt: Callable[[], None] = lambda: None,
     on_news: Callable[[int], None] = lambda _: None,
+    wait: Callable[[float], object] | None = None,
+    meter: Meter | None = None,
     progress: Callable[[Any], None] | None = None,
     lower_bound: Callable[[], datetime | None] = lambda: None,
     is_power_low: Callable[[], bool] = lambda: False,
 ) -> Hangar:
-    """Build what one component's firmware needs; no request is made."""
+    """Build what one component's firmware needs; no request is made. `meter`: of the carrier, where one counts its
+    traffic already."""
     component = component_of(carrier)
     directory = os.path.join(directories.state_dir, FOLDER, component)
     places = places_of(settings, directories)
     root = carrier.firmware.directory or places.data_root
     staging_dir = _staging_dir(root, directory, component)
     store = open_store(carrier, clock, progress=progress, floor=lower_bound)
+    counted = meter or _meter(carrier, journal, clock, store)
     root_bytes, why_untrusted = _root(carrier, directories)
     trust, source = None, _source(carrier, root_bytes)
     if root_bytes is not None:
@@ -89,7 +95,7 @@ def open_hangar(
         carrier,
         journal=journal,
         high_water=high_water,
-        fetch=Fetch(store, staging_dir, on_news=on_news),
+        fetch=Fetch(store, staging_dir, on_news=on_news, limit=counted.limit, wait=wait),
         drop=Drop(root, mode=int(carrier.firmware.mode, 8), gid=_gid(carrier)),
         staging=Drop(staging_dir, mode=0o600),
         clock=clock,
@@ -97,8 +103,23 @@ def open_hangar(
         why_not=_Territory(settings, directories, root),
         on_receipt=on_receipt,
         is_power_low=is_power_low,
+        why_wait=lambda path: _why_wait(counted, path if root == places.data_root else os.path.join(root, path)),
     )
-    return Hangar(carrier, component, directory, channel, installer, store, high_water, why_untrusted)
+    return Hangar(carrier, component, directory, channel, installer, store, counted, high_water, why_untrusted)
+
+
+def _meter(carrier: Carrier, journal: Journal, clock: Clock, store: S3Store) -> Meter:
+    def totals() -> tuple[int, int]:
+        wire = store.wire_totals()
+        return wire.sent_bytes, wire.received_bytes
+
+    return Meter(carrier, journal=journal, clock=clock, totals=totals, store_time=store.store_clock.store_time)
+
+
+def _why_wait(meter: Meter, path: str) -> str:
+    """Why an image is not fetched now; polls, which cost a few hundred bytes, go on."""
+    meter.account()
+    return meter.words() if meter.is_spent() and not meter.allows(path) else ""
 
 
 def _root(carrier: Carrier, directories: Directories) -> tuple[bytes | None, str]:

@@ -57,6 +57,8 @@ class Device:
         self.firmware = {"component": "cam", **firmware}
         self.receipts = 0
         self.is_power_low = False
+        self.why_wait: Callable[[str], str] = lambda _: ""
+        self.limit: int | None = None
         self.lower_bound: datetime | None = None
         self.is_signed = "allow_unsigned" not in firmware
         self.start()
@@ -101,7 +103,13 @@ class Device:
             carrier,
             journal=self.journal,
             high_water=self.high_water,
-            fetch=Fetch(self.getter, self.staging_dir, monotonic=self.clock.monotonic),
+            fetch=Fetch(
+                self.getter,
+                self.staging_dir,
+                monotonic=self.clock.monotonic,
+                limit=lambda: self.limit,
+                wait=self.clock.advance,
+            ),
             drop=Drop(self.directories.data_dir),
             staging=Drop(self.staging_dir, mode=0o600),
             clock=self.clock,
@@ -109,6 +117,7 @@ class Device:
             why_not=self.why_not,
             on_receipt=self._count_receipt,
             is_power_low=lambda: self.is_power_low,
+            why_wait=lambda path: self.why_wait(path),
         )
         self.worker = FirmwareWorker(
             carrier,

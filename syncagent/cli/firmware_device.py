@@ -108,6 +108,8 @@ def _alone(bench: _Bench, work: Callable[[Hangar], T], on_news: Callable[[int], 
                 stop.wait(0.2)
     finally:
         hangar.store.close()
+        if bench.context.agent_pid() is None:  # one that runs keeps the count, and would overwrite ours
+            hangar.meter.account(is_last=True)
 
 
 def _told(bench: _Bench, look: Look) -> str:
@@ -151,13 +153,14 @@ def _unreachable(bench: _Bench, error: Transient | Blocked, *, as_json: bool = F
 
 
 @click.command()
-@click.option("--now", is_flag=True, help="Do not wait for this device's turn in the rollout.")
+@click.option("--now", is_flag=True, help="Wait neither for this device's turn in the rollout nor for the budget.")
 @_component
 @click.pass_obj
 def update(context: Context, now: bool, component: str | None) -> None:
     """Fetch and install what the bucket offers this device. Exits as `check` does, and 0 once it is installed.
 
-    On a low battery it is fetched, and installed once the battery is charged, also with --now.
+    While the month's budget is spent nothing is fetched without --now. On a low battery it is fetched, and installed
+    once the battery is charged, also with --now.
     """
     with _bench(context, component) as bench, _progress() as on_news:
 
@@ -167,7 +170,7 @@ def update(context: Context, now: bool, component: str | None) -> None:
             look = hangar.channel.look(is_full=True, is_urgent=now)
             if look.phase is Phase.AVAILABLE and look.release is not None:
                 on_news.begin(look.release)
-                release = hangar.installer.install(look.release, stop, basis=look.basis)
+                release = hangar.installer.install(look.release, stop, basis=look.basis, is_urgent=now)
                 look = Look(release.phase, release.reason, release)
             bench.journal.set_firmware_face(bench.component, dict(face_of(look)))
             return look

@@ -44,6 +44,10 @@ LOW_POWER = "it waits for the battery"
 ROLLBACK_FIRST = "it waits for a rollback to end"
 
 
+class _Held(Exception):
+    """The bytes of an image have to wait; the text says why."""
+
+
 class Installer:
     """See the module. For one component, in the hands of one thread at a time."""
 
@@ -61,10 +65,11 @@ class Installer:
         why_not: Callable[[str], str],
         on_receipt: Callable[[], None],
         is_power_low: Callable[[], bool] = lambda: False,
+        why_wait: Callable[[str], str] = lambda _: "",
     ) -> None:
         """`staging`: the directory that `fetch` writes to; older images are kept there as well. `why_not` says why a
         path below the drop's root is none for firmware, in words. `is_power_low`: whoever takes the image from its
-        place might not survive it."""
+        place might not survive it. `why_wait` says why the bytes of an image for a path may not be spent now."""
         self.component = component_of(carrier)
         self._carrier = carrier
         self._journal = journal
@@ -77,6 +82,7 @@ class Installer:
         self._why_not = why_not
         self._on_receipt = on_receipt
         self._is_power_low = is_power_low
+        self._why_wait = why_wait
         self._earlier = Earlier(carrier, journal=journal, drop=drop, staging=staging)
 
     # -- forwards -----------------------------------------------------------------------------------------------------
@@ -102,8 +108,9 @@ class Installer:
         if current is not None and current.phase in IN_USE:
             self._after(current, stop)
 
-    def install(self, release: Release, stop: Stop, *, basis: str = "") -> Release:
+    def install(self, release: Release, stop: Stop, *, basis: str = "", is_urgent: bool = False) -> Release:
         """Bring a release that the channel offers to its place; where it got. `basis`: what the metadata is now.
+        `is_urgent`: a person asks, and pays for its bytes.
 
         Raises: Transient, Blocked, Stopping.
         """
@@ -123,7 +130,7 @@ class Installer:
                 if release.phase in (Phase.VERIFIED, Phase.INSTALLED) and self._is_power_low():
                     return replace(release, reason=LOW_POWER)
                 if release.phase in (Phase.AVAILABLE, Phase.DEFERRED, Phase.FAILED, Phase.DOWNLOADING):
-                    release = self._download(release, manifest)
+                    release = self._download(release, manifest, is_urgent=is_urgent)
                 elif release.phase is Phase.VERIFIED:
                     release = self._place(release, manifest, stop)
                 elif release.phase is Phase.INSTALLED:
@@ -132,6 +139,8 @@ class Installer:
                     break
                 if release.phase is Phase.FAILED:
                     return release
+        except _Held as held:
+            return replace(release, phase=Phase.AVAILABLE, reason=str(held))
         except hooks.HookFailed as error:
             return self._fail(release, str(error), basis="", is_retryable=True)
         except Refused as error:
@@ -149,20 +158,30 @@ class Installer:
                 raise ManifestRejected(f"{path} {reason}")
             self._drop.check(path)
 
-    def _download(self, release: Release, manifest: Manifest) -> Release:
+    def _download(self, release: Release, manifest: Manifest, *, is_urgent: bool) -> Release:
+        """Raises: _Held, Transient, Blocked, Refused, Stopping."""
         name = release.identity
+
+        def go_on() -> None:
+            reason = "" if is_urgent else self._why_wait(manifest.disk_path)
+            if reason:
+                raise _Held(reason)
+
         is_there = release.sha256 is not None and self._drop.holds(
             manifest.disk_path, sha256=release.sha256, length=release.length
         )
         if is_there:
             return self._move(release, Phase.VERIFIED)
-        self._check_space(release, manifest, self._fetch.have_bytes(name))
+        have_bytes = self._fetch.have_bytes(name)
+        if release.length is None or have_bytes < release.length:
+            go_on()
+        self._check_space(release, manifest, have_bytes)
         release = self._move(release, Phase.DOWNLOADING)
         if release.phase is Phase.FAILED:
             return release
         order = Order(release.key, name, release.length, release.sha256, self._carrier.firmware.max_image_bytes)
         ticket = Ticket(release.etag, release.spent_bytes)
-        image = self._fetch.fetch(order, ticket, lambda t: self._note(release, t))
+        image = self._fetch.fetch(order, ticket, lambda t: self._note(release, t), go_on)
         return self._move(release, Phase.VERIFIED, length=image.length, sha256=image.sha256)
 
     def _note(self, release: Release, ticket: Ticket) -> None:

@@ -15,11 +15,13 @@ import hashlib
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from syncagent.core.errors import Refused, Transient, Trouble
+from syncagent.core.meter import Meter
 from syncagent.core.remote import CHANGED, FORBIDDEN, MISSING, OK, OUT_OF_RANGE, PARTIAL, Getter, Got
 
 CHECKPOINT_BYTES = 256 * 1024
@@ -35,6 +37,8 @@ WINDOW_S = 60.0
 MAX_CONNECTIONS = 200
 #: New beginnings within one call of `fetch`, before the next poll has another try.
 MAX_RESTARTS = 3
+#: Where a limit makes a download wait, whoever watches it is told so often.
+HELD_S = 1.0
 
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
 _PART = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -79,11 +83,17 @@ class Fetch:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         on_news: Callable[[int], None] = lambda _: None,
+        limit: Callable[[], int | None] = lambda: None,
+        wait: Callable[[float], object] | None = None,
     ) -> None:
+        """`limit`: bytes per second that may come now, None for no limit; `wait` is how to keep to it."""
         self._getter = getter
         self.directory = directory
         self._monotonic = monotonic
         self._on_news = on_news
+        self._limit = limit
+        self._wait = wait or threading.Event().wait
+        self._meter = Meter()
 
     def part_path(self, name: str) -> str:
         return os.path.join(self.directory, f"{name}.part")
@@ -107,15 +117,22 @@ class Fetch:
                 if name.endswith(".part") and name.removesuffix(".part") not in keep:
                     os.unlink(os.path.join(self.directory, name))
 
-    def fetch(self, order: Order, ticket: Ticket, keep: Callable[[Ticket], None] = lambda _: None) -> Image:
-        """The image, as soon as all of it is here; `keep` writes the ticket down at each checkpoint.
+    def fetch(
+        self,
+        order: Order,
+        ticket: Ticket,
+        keep: Callable[[Ticket], None] = lambda _: None,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> Image:
+        """The image, as soon as all of it is here; `keep` writes the ticket down at each checkpoint, and `go_on` may
+        raise there to end it for now.
 
         Raises: Transient, Blocked, Refused, Stopping.
         """
         with _translated():
             os.makedirs(self.directory, mode=0o750, exist_ok=True)
         with contextlib.closing(_Part(self.part_path(order.name))) as part:
-            return _Download(self, order, ticket, keep, part).run()
+            return _Download(self, order, ticket, keep, go_on, part).run()
 
     # -- for the download ---------------------------------------------------------------------------------------------
 
@@ -127,6 +144,19 @@ class Fetch:
 
     def tell(self, size_bytes: int) -> None:
         self._on_news(size_bytes)
+
+    def hold_back(self, count: int, size_bytes: int) -> float:
+        """So many bytes came: wait until the limit would have let them; how long that took."""
+        held_s = 0.0
+        while count > 0:
+            grant = self._meter.ask(count, rate=self._limit(), now_s=self._monotonic())
+            count -= grant.size_bytes
+            if grant.wait_s > 0:
+                wait_s = min(grant.wait_s, HELD_S)
+                self._wait(wait_s)
+                held_s += wait_s
+                self._on_news(size_bytes)
+        return held_s
 
 
 class _Part:
@@ -204,11 +234,20 @@ class _Part:
 class _Download:
     """One call of `Fetch.fetch`."""
 
-    def __init__(self, owner: Fetch, order: Order, ticket: Ticket, keep: Callable[[Ticket], None], part: _Part) -> None:
+    def __init__(
+        self,
+        owner: Fetch,
+        order: Order,
+        ticket: Ticket,
+        keep: Callable[[Ticket], None],
+        go_on: Callable[[], None],
+        part: _Part,
+    ) -> None:
         self._owner = owner
         self._order = order
         self._ticket = ticket
         self._keep = keep
+        self._go_on = go_on
         self._part = part
         self._length = order.length
         self._restarts = 0
@@ -306,7 +345,10 @@ class _Download:
             if part.is_checkpoint_due():
                 part.sync()
                 self._keep(ticket)
+                if part.size < self._length:
+                    self._go_on()
             self._owner.tell(part.size)
+            since += self._owner.hold_back(len(chunk), part.size)  # what we wait for is nobody's slowness
             if ticket.spent_bytes > budget:
                 raise Refused(f"{ticket.spent_bytes} bytes were spent on an image of {self._length}")
             now = self._owner.now()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from syncagent.edges.network import default_interface
 from syncagent.posting import post
 from tests.agent import Agent
 from tests.firmware_publisher import PATH, FirmwarePublisher, into_verifying
@@ -224,6 +225,45 @@ def test_an_unsigned_manifest_is_taken_only_where_it_is_allowed_and_that_is_loud
     agent.start()
     wait_until(lambda: agent.status()["facts"]["firmware"]["state"] == "unsigned", what="the warning")
     assert agent.status()["state"] == "degraded" and "signature" in agent.status()["reason"]
+
+
+def test_a_spent_budget_holds_images_back_and_not_polls_and_a_person_may_pay(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    assert default_interface(), "which link costs money is told by the default route, and this machine has none"
+    metered = {"interfaces": ["*"], "budget_bytes_per_month": 700_000, "allow": ["urgent*"]}
+    configure(agent, verifying.endpoint_url, publisher, poll_s=1)
+    edit_carrier(agent, upload={"metered": metered})
+    publisher.publish(IMAGE, id="one")
+    agent.start()
+    wait_until(lambda: dropped(agent)["firmware_images/boot.bin"] == IMAGE, what="the budget lasts for one")
+    publisher.publish(IMAGE[::-1], id="two")
+    wait_until(lambda: "budget" in agent.status()["firmware"]["cam"]["reason"], what="the second waits on its way")
+    face = agent.status()["firmware"]["cam"]
+    assert (face["release"], face["state"]) == ("two", "available"), face
+    assert agent.status()["facts"]["firmware"]["ok"]
+    assert 700_000 <= agent.status()["wire"]["bytes_month"] < 1_100_000, "it is held back on its way, and counted"
+    count = len(polls(verifying))
+    wait_until(lambda: len(polls(verifying)) > count + 1, what="polls go on")
+    publisher.publish(b"urgent", id="three", file_name="urgent")
+    wait_until(lambda: dropped(agent)["latest_firmware.json"] == b"urgent", what="what is allowed goes")
+    publisher.publish(IMAGE[::-1], id="four")
+    done = agent.cli("firmware", "update")
+    assert done.returncode == 10 and "budget" in done.stdout, done
+    assert agent.cli("firmware", "update", "--now").returncode == 0
+    assert dropped(agent)["firmware_images/boot.bin"] == IMAGE[::-1]
+    publisher.publish(IMAGE, id="five")
+    wait_until(lambda: "budget" in agent.status()["firmware"]["cam"]["reason"], what="the next waits")
+    edit_carrier(agent, upload={"metered": {**metered, "budget_bytes_per_month": 50_000_000}})
+    wait_until(lambda: agent.status()["firmware"]["cam"]["release"] == "five", what="a greater budget", deadline_s=30)
+    wait_until(lambda: dropped(agent)["firmware_images/boot.bin"] == IMAGE, what="and its image")
+    assert agent.stop() == 0
+
+
+def edit_carrier(agent: Agent, **keys: Any) -> None:
+    path = os.path.join(agent.config_dir, "carriers", "s3_firmware_ota.json")
+    document = json.loads(Path(path).read_bytes())
+    agent.put_config("carriers/s3_firmware_ota", {**document, **keys})
 
 
 def test_an_agent_that_is_stopped_while_an_image_comes_ends_soon_and_goes_on_there(
