@@ -52,7 +52,7 @@ class LocalImage:
         return self.pinned.size_bytes
 
     def upload(self, name: str) -> Upload:
-        return Upload(name, self.digest, self.pinned.stretch(0, self.pinned.size_bytes))
+        return Upload(name, self.digest, self.pinned.stretch(0, self.pinned.size_bytes), self.pinned)
 
 
 class Publisher:
