@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Any
 
 from tuf.api.metadata import Metadata, Root
 
-from syncagent.core.errors import Refused
+from syncagent.core.errors import Refused, SyncagentError
 from syncagent.core.model import Digest
 from syncagent.edges.files import PinnedFile, facts_of, look, make_directory, words, write_whole
 from syncagent.publish.changes import begin
@@ -39,13 +40,18 @@ class LocalImage:
 
     @classmethod
     def open(cls, path: str) -> LocalImage:
-        """Raises: Refused, Transient(DISK)."""
+        """Raises: Refused."""
         folder, _, name = os.path.realpath(path).rpartition("/")
-        status = look(folder or "/", name)
-        if status is None:
-            raise Refused(f"{path} is not there")
-        pinned = PinnedFile.open(folder or "/", name, facts=facts_of(status))
-        return cls(os.path.join(folder, name), pinned, pinned.digest())
+        try:
+            status = look(folder or "/", name)
+            if status is None:
+                raise Refused("it is not there")
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused("it is no regular file")
+            pinned = PinnedFile.open(folder or "/", name, facts=facts_of(status))
+            return cls(os.path.join(folder, name), pinned, pinned.digest())
+        except SyncagentError as error:
+            raise Refused(f"{path}: {error}") from error
 
     @property
     def size_bytes(self) -> int:

@@ -83,7 +83,7 @@ def list_(desk: Desk, as_json: bool) -> None:
         return
     lines = [
         (
-            *(row["channel"], row["component"], row["version"], row["id"], row["hardware"] or "any"),
+            *(row["channel"], row["component"], row["version"], row["id"], row["hardware"] or "-"),
             *(size_words(row["bytes"]), "halted" if row["halted"] else f"{row['percent']} %", row["time"]),
         )
         for row in rows
