@@ -15,7 +15,7 @@ from syncagent.cli.context import Context, fail, print_json, say
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
 from syncagent.core.release import Memory, Phase, component_of, firmware_carriers
 from syncagent.core.settings import Carrier, Settings
-from syncagent.docks.channel import Look, face_of, manifest_of
+from syncagent.docks.channel import Look, face_in_trouble, face_of, manifest_of
 from syncagent.edges.claim import claimed
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
@@ -166,6 +166,8 @@ def update(context: Context, now: bool, component: str | None) -> None:
         try:
             look = _alone(bench, work, on_news)
         except (Transient, Blocked) as error:
+            face = face_in_trouble(bench.journal.firmware_face(bench.component), error)
+            bench.journal.set_firmware_face(bench.component, dict(face))
             _unreachable(bench, error)
         on_news.end()
         click.echo(_told(bench, look))

@@ -65,6 +65,7 @@ def refused(device: Device, *words: str, state: str | None = None) -> None:
     assert not fact.ok
     for word in words:
         assert word in fact.reason, fact
+        assert word in device.face["reason"], device.face
     if state is not None:
         assert fact.state == state
         assert device.face["state"] == state and device.face["reason"] in fact.reason
