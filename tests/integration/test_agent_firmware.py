@@ -100,6 +100,8 @@ def test_run_once_drops_the_image_and_sends_the_receipt(
     assert key.startswith(f"{PATH}/field-7/.syncagent/confirm_receipt/") and key.endswith("-boot.json")
     content = json.loads(verifying.objects()[key])["msg_content"]
     assert (content["id"], content["confirm_receipt"]) == ("r2", True)
+    # Nobody configured the way that receipts go, and yet it is there.
+    assert "not active" not in agent.cli("status", "--json").stdout
     again = agent.run_once()
     assert again.returncode == 0 and len(receipts(verifying)) == 1
 
