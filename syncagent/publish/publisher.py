@@ -81,10 +81,19 @@ class Publisher:
                 f"{self.own_path(ROOT_FILE)} is not there: begin a repository with `syncagent firmware init`,"
                 " or bring the file from where that was done"
             )
-        seen = self._read_own(SEEN_FILE)
-        self._held = self.shelf.load(anchor, seen_from_json(seen) if seen else Seen())
+        self._held = self.shelf.load(anchor, self._seen())
         self._remember(self._held)
         return self._held.repository
+
+    def _seen(self) -> Seen:
+        data = self._read_own(SEEN_FILE)
+        if data is None:
+            return Seen()
+        try:
+            return seen_from_json(data)
+        except Refused as error:
+            path = self.own_path(SEEN_FILE)
+            raise Refused(f"{path}: {error}; bring it from another machine that publishes, or remove it") from error
 
     def _remember(self, held: Held) -> None:
         self._write_own(SEEN_FILE, seen_to_json(held.seen))
@@ -204,10 +213,14 @@ class Publisher:
         return os.path.join(self.ring.directory, name)
 
     def _read_own(self, name: str) -> bytes | None:
-        if not os.path.exists(self.own_path(name)):
+        path = self.own_path(name)
+        try:
+            with open(path, "rb") as file:
+                return file.read(MAX_METADATA_BYTES)
+        except FileNotFoundError:
             return None
-        with open(self.own_path(name), "rb") as file:
-            return file.read(MAX_METADATA_BYTES)
+        except OSError as error:
+            raise Refused(f"{path}: {words(error)}") from error
 
     def _write_own(self, name: str, data: bytes) -> None:
         if self._read_own(name) != data:

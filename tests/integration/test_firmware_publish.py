@@ -488,6 +488,24 @@ def test_the_fleet_is_read_from_receipts_and_anybody_may_have_written_them(desk:
     assert "field-7" in table and "\x1b" not in table
 
 
+def test_what_a_publisher_lacks_is_told(desk: Desk, verifying: VerifyingS3) -> None:
+    """Rights, which devices do not need; and files of its own that are damaged, or somebody else's."""
+    desk.begin("stable")
+    verifying.faults = [Fault(operation="PutObject", status=403, code="AccessDenied")]
+    line = desk.refuse("publish", desk.path("a.bin", IMAGE), "--version", "1")
+    assert "a publisher's access key needs to list, read and put" in line and "--own-credentials" in line
+    verifying.faults = []
+    for name in ("seen.json", "root.json"):
+        path = os.path.join(desk.keys_dir, name)
+        with open(path, "w"):
+            pass
+        assert (path if name == "seen.json" else "the trusted root") in desk.refuse("list")
+        os.unlink(path)
+        os.mkdir(path)
+        assert path in desk.refuse("list")
+        os.rmdir(path)
+
+
 def test_where_it_publishes_is_said_or_clear(desk: Desk) -> None:
     assert "there are: s3_firmware_ota" in desk.refuse("list", "--carrier", "nobody")
     desk.agent.put_config("system/system", {"id": "office", "addresses": ["upload"], "tasks": []})
