@@ -147,7 +147,9 @@ class FirmwareWorker:
     def _show(self, look: Look) -> None:
         face: dict[str, Any] = dict(face_of(look))
         self._journal.set_firmware_face(self._channel.component, face)
-        fact = Fact(look.phase not in _TROUBLES, str(look.phase), look.reason)
+        # A release in use that nobody confirmed has a reason only where it should not be in use.
+        is_well = look.phase not in _TROUBLES and not (look.phase is Phase.ACTIVATED and look.reason)
+        fact = Fact(is_well, str(look.phase), look.reason)
         if not fact.ok:
             fact = Fact(False, fact.state, f"{self._channel.component}: {fact.reason}")
         elif self._carrier.firmware.allow_unsigned and self._carrier.firmware.root is None:
