@@ -19,6 +19,7 @@ from syncagent.docks.channel import Look, face_in_trouble, face_of, manifest_of
 from syncagent.edges.claim import claimed
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
+from syncagent.edges.files import make_directory
 from syncagent.edges.journal import Journal, Release
 from syncagent.firmware import Hangar, open_hangar
 
@@ -154,6 +155,7 @@ def update(context: Context, now: bool, component: str | None) -> None:
 
         def work(hangar: Hangar) -> Look:
             stop = Stop()
+            make_directory(context.directories.data_dir)  # the agent may never have run
             hangar.installer.finish(stop)
             look = hangar.channel.look(is_full=True, is_urgent=now)
             if look.phase is Phase.AVAILABLE and look.release is not None:
