@@ -33,6 +33,8 @@ from syncagent.edges.synchrony import is_synchronised
 logger = logging.getLogger(__name__)
 
 FOLDER = "firmware"
+#: What begins so at the top of generated_data, or of a place for firmware, is the agent's: its lock, and what comes.
+OWN = ".syncagent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +198,12 @@ class _Territory:
 
     def __call__(self, path: str) -> str:
         absolute = os.path.join(self._root, path)
+        place = os.path.relpath(absolute, self._data_root)
+        if path.startswith(OWN) or place.startswith(OWN):
+            return "is the agent's own"
         if any(is_within(absolute, own) or is_within(own, absolute) for own in self._own):
             return "is inside the agent's own state or configuration"
         if is_within(absolute, self._data_root):
-            place = os.path.relpath(absolute, self._data_root)
             if is_within(place, RESERVED):
                 return "is where messages are dropped"
             owner = self._territory.owner_of(place)

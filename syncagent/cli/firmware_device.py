@@ -16,10 +16,11 @@ from syncagent.cli.parts import Parts
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
 from syncagent.core.release import Phase, component_of, firmware_carriers
 from syncagent.core.settings import Carrier, Settings
-from syncagent.docks.channel import Look, face_of, manifest_of
+from syncagent.docks.channel import Look, face_in_trouble, face_of, manifest_of
 from syncagent.edges.claim import claimed
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
+from syncagent.edges.files import make_directory
 from syncagent.edges.journal import Journal, Release
 from syncagent.firmware import Hangar, open_hangar
 
@@ -166,6 +167,7 @@ def update(context: Context, now: bool, component: str | None) -> None:
 
         def work(hangar: Hangar) -> Look:
             stop = Stop()
+            make_directory(context.directories.data_dir)  # the agent may never have run
             hangar.installer.finish(stop)
             look = hangar.channel.look(is_full=True, is_urgent=now)
             if look.phase is Phase.AVAILABLE and look.release is not None:
@@ -178,6 +180,8 @@ def update(context: Context, now: bool, component: str | None) -> None:
         try:
             look = _alone(bench, work, on_news)
         except (Transient, Blocked) as error:
+            face = face_in_trouble(bench.journal.firmware_face(bench.component), error)
+            bench.journal.set_firmware_face(bench.component, dict(face))
             _unreachable(bench, error)
         on_news.end()
         click.echo(_told(bench, look))

@@ -344,3 +344,8 @@ def face_of(look: Look) -> Mapping[str, Any]:
     if release is not None and look.phase is Phase.UNCHANGED:
         state = release.phase
     return {"release": release.name if release else None, "state": str(state), "reason": look.reason}
+
+
+def face_in_trouble(face: Mapping[str, Any] | None, error: Transient | Blocked) -> Mapping[str, Any]:
+    """What `status` shows of a component whose look, or whose installation, did not get to an end."""
+    return {**(face or {"release": None, "state": str(Phase.IDLE)}), "reason": f"{error.trouble}: {error}"}

@@ -219,10 +219,12 @@ class Installer:
         if not self._drop.holds(manifest.disk_path, sha256=release.sha256, length=release.length):
             return self._move(release, Phase.DOWNLOADING, "the image was changed at its place")
         self._put_config(release, manifest)
+        now = self._clock.now()
         return self._move(
             release,
             Phase.ACTIVATED,
-            activated_at=self._clock.now().timestamp(),
+            # Not before it was made: a receipt of 1970 would be older than that of any other release.
+            activated_at=(max(now, manifest.time) if manifest.is_signed else now).timestamp(),
             is_current=True,
             is_kept=True,
             is_receipted=not manifest.confirm_receipt,

@@ -310,6 +310,9 @@ class _Download:
         """What the answer says of itself, before a byte of it is taken."""
         part, ticket = self._part, self._ticket
         total = _number(got.headers.get("content-length"))
+        if got.status == OK and _is_web_page(got) and (total is None or total != self._length):
+            what = "a web page came instead of the image: does this network ask for a login?"
+            raise Transient(what, trouble=Trouble.LINK)
         if got.status == PARTIAL:
             match = _RANGE.fullmatch(got.headers.get("content-range", ""))
             if match is None or int(match.group(1)) != part.size:
@@ -364,6 +367,11 @@ class _Download:
         for chunk in chunks:
             self._ticket.spent_bytes += len(chunk)
             yield chunk
+
+
+def _is_web_page(got: Got) -> bool:
+    """What a captive portal answers in the store's place; it is no verdict on the image."""
+    return "html" in got.headers.get("content-type", "").lower()
 
 
 def _number(text: str | None) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Any
 
 from tuf.api.metadata import Metadata, Root
 
-from syncagent.core.errors import Refused
+from syncagent.core.errors import Refused, SyncagentError
 from syncagent.core.model import Digest
 from syncagent.edges.files import PinnedFile, facts_of, look, make_directory, words, write_whole
 from syncagent.publish.changes import begin
@@ -39,13 +40,18 @@ class LocalImage:
 
     @classmethod
     def open(cls, path: str) -> LocalImage:
-        """Raises: Refused, Transient(DISK)."""
+        """Raises: Refused."""
         folder, _, name = os.path.realpath(path).rpartition("/")
-        status = look(folder or "/", name)
-        if status is None:
-            raise Refused(f"{path} is not there")
-        pinned = PinnedFile.open(folder or "/", name, facts=facts_of(status))
-        return cls(os.path.join(folder, name), pinned, pinned.digest())
+        try:
+            status = look(folder or "/", name)
+            if status is None:
+                raise Refused("it is not there")
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused("it is no regular file")
+            pinned = PinnedFile.open(folder or "/", name, facts=facts_of(status))
+            return cls(os.path.join(folder, name), pinned, pinned.digest())
+        except SyncagentError as error:
+            raise Refused(f"{path}: {error}") from error
 
     @property
     def size_bytes(self) -> int:
@@ -75,11 +81,13 @@ class Publisher:
                 f"{self.own_path(ROOT_FILE)} is not there: begin a repository with `syncagent firmware init`,"
                 " or bring the file from where that was done"
             )
-        seen = self._read_own(SEEN_FILE)
-        known = seen_from_json(seen, self.own_path(SEEN_FILE)) if seen else Seen()
-        self._held = self.shelf.load(anchor, known)
+        self._held = self.shelf.load(anchor, self._seen())
         self._remember(self._held)
         return self._held.repository
+
+    def _seen(self) -> Seen:
+        data = self._read_own(SEEN_FILE)
+        return seen_from_json(data, self.own_path(SEEN_FILE)) if data is not None else Seen()
 
     def _remember(self, held: Held) -> None:
         self._write_own(SEEN_FILE, seen_to_json(held.seen))

@@ -26,7 +26,7 @@ def wave(percent: str | None, now: datetime) -> tuple[Wave, ...]:
     if percent is None:
         return ()
     try:
-        cohorts = cohorts_of(int(percent) if percent.isdigit() else percent)
+        cohorts = cohorts_of(percent.removesuffix("%"))
     except ManifestRejected as error:
         raise Refused(f"{percent!r} is no percentage from 0 to 100 with at most two decimals") from error
     return (Wave(cohorts, now.replace(microsecond=0)),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -101,6 +102,8 @@ def test_run_once_drops_the_image_and_sends_the_receipt(
     assert key.startswith(f"{PATH}/field-7/.syncagent/confirm_receipt/") and key.endswith("-boot.json")
     content = json.loads(verifying.objects()[key])["msg_content"]
     assert (content["id"], content["confirm_receipt"]) == ("r2", True)
+    # Nobody configured the way that receipts go, and yet it is there.
+    assert "not active" not in agent.cli("status", "--json").stdout
     again = agent.run_once()
     assert again.returncode == 0 and len(receipts(verifying)) == 1
 
@@ -187,6 +190,28 @@ def test_the_commands_tell_and_act_with_their_exit_codes(
     assert agent.cli("firmware", "check").returncode == 21
     verifying.faults = [Fault(operation="GetObject", status=403, code="AccessDenied")]
     assert agent.cli("firmware", "check").returncode == 22
+
+
+def test_firmware_is_installed_by_hand_where_no_agent_ever_ran(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    configure(agent, verifying.endpoint_url, publisher)
+    shutil.rmtree(os.path.join(agent.base_dir, "generated_data"))
+    publisher.publish(b"one", id="first")
+    updated = agent.cli("firmware", "update")
+    assert updated.returncode == 0, updated.stderr
+    assert dropped(agent)["firmware_images/boot.bin"] == b"one"
+
+
+@pytest.mark.parametrize("place", [".syncagent.lock", ".syncagent-cam/x", "messages/x", "camera/x"])
+def test_what_is_the_agent_s_or_the_camera_s_is_no_place_for_firmware(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher, place: str
+) -> None:
+    configure(agent, verifying.endpoint_url, publisher)
+    publisher.publish(b"one", config_path=place)
+    updated = agent.cli("firmware", "update")
+    assert updated.returncode == 21 and place in updated.stdout, updated.stderr
+    assert dropped(agent)["firmware_images/boot.bin"] is None
 
 
 def test_without_a_root_of_trust_the_agent_works_and_says_what_is_missing(agent: Agent, verifying: VerifyingS3) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from syncagent.core.errors import Blocked, Transient, Trouble
+from syncagent.core.manifest import time_text
 from syncagent.core.remote import Got
 from tests.fakes import FakeClock, MemoryStore, Script
 from tests.firmware_device import Device
@@ -64,6 +65,7 @@ def refused(device: Device, *words: str, state: str | None = None) -> None:
     assert not fact.ok
     for word in words:
         assert word in fact.reason, fact
+        assert word in device.face["reason"], device.face
     if state is not None:
         assert fact.state == state
         assert device.face["state"] == state and device.face["reason"] in fact.reason
@@ -492,6 +494,8 @@ def test_a_clock_in_1970_takes_new_releases_and_refuses_what_was_over_before(tmp
     device = Device(str(tmp_path), clock=clock)
     device.publisher.publish(OLD, id="old")
     assert device.poll().state == "activated"
+    # Nor does its receipt say that it came before it was made.
+    assert time_text(NOW) in device.letters[0].decode()
     # The floor is what the verified timestamp says: whatever was over by then is stale, whatever the clock says.
     device.publisher.timestamp.expires = NOW - timedelta(days=1)
     device.publisher.publish(NEW, id="new")

@@ -325,6 +325,18 @@ def test_the_release_in_use_may_be_signed_anew_to_shut_out_older_ones(build: Cal
     assert device.installer.roll_back("asked for", device.stop).name == "one" and device.files[PLACE] == ONE
 
 
+def test_a_release_that_should_not_be_in_use_and_has_no_way_back_is_a_warning(
+    build: Callable[..., Device], script: Callable[..., str]
+) -> None:
+    device = build(hooks={"confirm": script("confirm", more='[ "$SYNCAGENT_RELEASE" = one ] && exit 0; exit 1')})
+    device.publisher.publish(ONE, id="one", security_version=1)
+    assert device.poll().ok
+    device.publisher.publish(TWO, id="two", security_version=2)
+    for _ in range(2):
+        fact = device.poll()
+        assert not fact.ok and "must not come back" in fact.reason and device.files[PLACE] == TWO
+
+
 def test_an_earlier_image_whose_place_is_taken_later_is_kept_as_well(build: Callable[..., Device]) -> None:
     device = build(keep=2)
     for image, name, file_name in ((ONE, "one", "a"), (TWO, "two", "b"), (THREE, "three", "a")):

@@ -206,7 +206,7 @@ def test_a_release_is_what_devices_read(desk: Desk) -> None:
     assert (manifest.file_name, manifest.confirm_receipt, manifest.cloud_path) == ("camera-2", False, shown["key"])
     assert [wave.cohorts for wave in manifest.rollout.waves] == [2500] and manifest.rollout.salt
     before = manifest.rollout
-    desk.do("rollout", "--percent", "50")
+    desk.do("rollout", "--percent", "50%")
     after = parse_manifest(json.loads(desk.do("show", "canary", "camera").stdout)["custom"]).rollout
     assert (after.salt, [wave.cohorts for wave in after.waves]) == (before.salt, [5000])
     # The next release takes over what must not fall, and is for other devices first.
@@ -229,6 +229,8 @@ def test_a_release_is_what_devices_read(desk: Desk) -> None:
         (("--percent", "0.001"), "no percentage"),
         (("--percent", "-1"), "no percentage"),
         (("--percent", "ten"), "no percentage"),
+        (("--percent", "²"), "no percentage"),
+        (("--percent", "9" * 5_000), "no percentage"),
         (("--id", "a b"), "id"),
         (("--requires-agent", "new"), "requires.agent"),
         (("--file-name", ".."), "file_name"),
@@ -258,7 +260,7 @@ def test_an_image_that_no_device_takes_is_not_published(desk: Desk) -> None:
     assert "is empty" in desk.refuse("publish", desk.path("a.bin", b""), "--version", "1")
     assert "is not there" in desk.refuse("publish", desk.path("nothing.bin"), "--version", "1")
     os.mkfifo(desk.path("fifo"))
-    desk.refuse("publish", desk.path("fifo"), "--version", "1")
+    assert "fifo: it is no regular file" in desk.refuse("publish", desk.path("fifo"), "--version", "1")
     desk.do("publish", desk.top, "--version", "1", code=2)
 
 
@@ -495,6 +497,24 @@ def test_the_fleet_is_read_from_receipts_and_anybody_may_have_written_them(desk:
     assert "field-7" in table and "\x1b" not in table
 
 
+def test_what_a_publisher_lacks_is_told(desk: Desk, verifying: VerifyingS3) -> None:
+    """Rights, which devices do not need; and files of its own that are damaged, or somebody else's."""
+    desk.begin("stable")
+    verifying.faults = [Fault(operation="PutObject", status=403, code="AccessDenied")]
+    line = desk.refuse("publish", desk.path("a.bin", IMAGE), "--version", "1")
+    assert "a publisher's access key needs to list, read and put" in line and "--own-credentials" in line
+    verifying.faults = []
+    for name in ("seen.json", "root.json"):
+        path = os.path.join(desk.keys_dir, name)
+        with open(path, "w"):
+            pass
+        assert (path if name == "seen.json" else "the trusted root") in desk.refuse("list")
+        os.unlink(path)
+        os.mkdir(path)
+        assert path in desk.refuse("list")
+        os.rmdir(path)
+
+
 def test_where_it_publishes_is_said_or_clear(desk: Desk) -> None:
     assert "there are: s3_firmware_ota" in desk.refuse("list", "--carrier", "nobody")
     desk.agent.put_config("system/system", {"id": "office", "addresses": ["upload"], "tasks": []})
@@ -593,9 +613,29 @@ def test_mistakes_in_the_command_exit_2(desk: Desk) -> None:
         ("show", "stable"),
         ("renew", "--if-less-than", "lots"),
         ("init", "--threshold", "root"),
+        ("init", "--threshold", "root=²"),
         ("nonsense",),
     ):
         desk.do(*arguments, code=2)
+
+
+def test_another_repository_s_root_is_told_and_never_replaced(desk: Desk) -> None:
+    """Who begins anew after a first try has the root of that one in the configuration."""
+    desk.configure(firmware={"root": "root.json"})
+    place = os.path.join(desk.agent.config_dir, "root.json")
+    with open(place, "w") as file:
+        file.write("another")
+    desk.do("keygen", "root", "targets", "snapshot", "timestamp", "stable")
+    told = desk.do("init").stderr
+    assert place in told and "another repository" in told
+    with open(place) as file:
+        assert file.read() == "another"
+
+
+def test_a_root_that_cannot_be_copied_to_its_place_does_not_fail_what_is_done(desk: Desk) -> None:
+    desk.configure(firmware={"root": "not/there/root.json"})
+    desk.do("keygen", "root", "targets", "snapshot", "timestamp", "stable")
+    assert "not/there/root.json" in desk.do("init").stderr
 
 
 def test_every_verb_has_a_page_of_help() -> None:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from syncagent.assembly import open_store
 from syncagent.cli.context import Context, fail, say, size_words
-from syncagent.core.errors import Blocked, Refused, SyncagentError
+from syncagent.core.errors import Blocked, Refused, SyncagentError, Trouble
 from syncagent.core.settings import Carrier, Settings
 from syncagent.edges.clock import Clock
 from syncagent.edges.connection import Flight
@@ -29,6 +29,10 @@ from syncagent.publish.shelf import Image, Shelf
 from syncagent.publish.uploads import FILE_NAME as NOTES_FILE
 
 PROMPTS = 3
+RIGHTS = (
+    "a publisher's access key needs to list, read and put below the carrier's path, and to delete for gc;"
+    " --own-credentials takes yours instead of the carrier's"
+)
 Run = Callable[..., Any]
 
 
@@ -130,7 +134,8 @@ def at_desk(function: Run) -> Run:
         try:
             return function(Desk(context, carrier_name, place, passphrase_file, own_credentials), **arguments)
         except Blocked as error:
-            fail(f"{error}; {error.remedy}" if error.remedy else str(error))
+            remedy = RIGHTS if error.trouble is Trouble.FORBIDDEN else error.remedy
+            fail(f"{error}; {remedy}" if remedy else str(error))
         except SyncagentError as error:
             fail(str(error))
 

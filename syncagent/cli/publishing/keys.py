@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -61,7 +62,7 @@ def thresholds_of(values: tuple[str, ...]) -> dict[str, int]:
     found = {}
     for value in values:
         role, equals, number = value.partition("=")
-        if not equals or not number.isdigit():
+        if not equals or not re.fullmatch("[0-9]{1,4}", number):
             raise click.BadParameter(f"{value!r} is not of the form ROLE=N", param_hint="--threshold")
         found[role] = int(number)
     return found
@@ -101,10 +102,18 @@ def hand_over(desk: Desk, carrier: Carrier) -> None:
     """Say what devices trust, and give it to the one that is configured here, if it trusts nothing yet."""
     own = os.path.join(desk.keys_dir, ROOT_FILE)
     click.echo(f"devices trust {own}")
-    place = os.path.join(desk.context.config_dir, carrier.firmware.root or "")
-    if carrier.firmware.root and not os.path.lexists(place):
-        write_new(place, read_file(own, most_bytes=MAX_METADATA_BYTES), mode=0o644)
-        click.echo(f"copied to {place}, the firmware.root of {carrier.name}")
+    if not carrier.firmware.root:
+        return
+    place = os.path.join(desk.context.config_dir, carrier.firmware.root)
+    root = read_file(own, most_bytes=MAX_METADATA_BYTES)
+    try:
+        if not os.path.lexists(place):
+            write_new(place, root, mode=0o644)
+            click.echo(f"copied to {place}, the firmware.root of {carrier.name}")
+        elif read_file(place, most_bytes=MAX_METADATA_BYTES) != root:
+            say(f"{place}, the firmware.root of {carrier.name}, is of another repository: put this one in its place")
+    except Refused as error:
+        say(f"it was not copied to where firmware.root of {carrier.name} says: {error}")
 
 
 @click.group()
