@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from syncagent.assembly import Directories, open_store, places_of, store_name, territory_of
-from syncagent.core.errors import SyncagentError
+from syncagent.core.errors import Blocked, SyncagentError
 from syncagent.core.release import component_of
 from syncagent.core.settings import Carrier, Settings
 from syncagent.core.territory import RESERVED, is_within
@@ -31,6 +31,7 @@ from syncagent.edges.synchrony import is_synchronised
 logger = logging.getLogger(__name__)
 
 FOLDER = "firmware"
+NO_ROOT = "no root of trust: set firmware.root of the carrier to the publisher's root.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def open_hangar(
 def _root(carrier: Carrier, directories: Directories) -> tuple[bytes | None, str]:
     """The bytes of the owner's root of trust; or why there are none."""
     if carrier.firmware.root is None:
-        return None, "" if carrier.firmware.allow_unsigned else "no root of trust: set firmware.root of the carrier"
+        return None, "" if carrier.firmware.allow_unsigned else NO_ROOT
     path = os.path.join(directories.config_dir, carrier.firmware.root)
     try:
         with open(path, "rb") as file:
@@ -126,9 +127,11 @@ def _trust(
         )
         logger.info("firmware component=%s root=%d verifier=%s", component, version, verifier())
     except ImportError as error:
-        return None, f"python-tuf cannot be loaded: {error}"
+        return None, f"python-tuf cannot be loaded: {error}; reinstall syncagent"
+    except Blocked as error:
+        return None, f"{error}; {error.remedy}"
     except SyncagentError as error:
-        return None, f"firmware.root: {error}"
+        return None, f"firmware.root: {error}; take the publisher's root.json"
     return trust, ""
 
 

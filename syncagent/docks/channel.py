@@ -7,7 +7,6 @@ journal before anybody acts on it. Leaves to others: the image (docks/installer.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -99,8 +98,8 @@ class Channel:
         is_synchronised: Callable[[], bool],
         lower_bound: Callable[[], datetime | None] = lambda: None,
     ) -> None:
-        """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then. `source`
-        names store, path, channel and root of trust: what is remembered of another source does not count."""
+        """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then, and what
+        to do. `source` names store, path, channel and root of trust: what is remembered of another does not count."""
         self.component = component_of(carrier)
         self._carrier = carrier
         self._system_id = system_id
@@ -121,8 +120,7 @@ class Channel:
                 memory = self._verified(self._trust, memory, is_full=is_full)
             elif self._why_untrusted or not self._carrier.firmware.allow_unsigned:
                 # A root that cannot be used is never an excuse to do without one.
-                remedy = "set firmware.root of the carrier to the publisher's root.json"
-                raise Blocked(self._why_untrusted or "no root of trust", trouble=Trouble.CREDENTIALS, remedy=remedy)
+                raise Blocked(self._why_untrusted or "no root of trust", trouble=Trouble.CREDENTIALS)
             else:
                 memory = self._unverified(memory, is_full=is_full)
         except Stale as error:
@@ -148,9 +146,7 @@ class Channel:
         return now if least is None else max(now, least)
 
     def _less_grace(self, moment: datetime) -> datetime:
-        with contextlib.suppress(OverflowError):
-            return moment - timedelta(days=min(self._carrier.firmware.expiry_grace_days, 36_500.0))
-        return moment
+        return moment - timedelta(days=self._carrier.firmware.expiry_grace_days)
 
     def _clock_words(self) -> str:
         is_synchronised = "synchronised" if self._is_synchronised() else "not synchronised"
