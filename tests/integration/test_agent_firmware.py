@@ -89,12 +89,14 @@ def polls(store: VerifyingS3) -> list[int]:
 def test_run_once_drops_the_image_and_sends_the_receipt(
     agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
 ) -> None:
-    configure(agent, verifying.endpoint_url, publisher)
+    configure(agent, verifying.endpoint_url, publisher, mode="0640")
     publisher.publish(IMAGE)
     agent.write("a.jpg", b"picture")
     done = agent.run_once()
     assert done.returncode == 0, done.stderr
     assert dropped(agent) == {"firmware_images/boot.bin": IMAGE, "latest_firmware.json": b"boot"}
+    image = os.path.join(agent.base_dir, "generated_data", "firmware_images", "boot.bin")
+    assert os.stat(image).st_mode & 0o777 == 0o640
     assert agent.missing(verifying.objects()) == []
     (key,) = receipts(verifying)
     assert key.startswith(f"{PATH}/field-7/.syncagent/confirm_receipt/") and key.endswith("-boot.json")

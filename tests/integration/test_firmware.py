@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,19 +18,6 @@ def device(tmp_path: Path) -> Iterator[Device]:
     made = Device(str(tmp_path))
     yield made
     made.close()
-
-
-@pytest.fixture
-def build(tmp_path: Path) -> Iterator[Callable[..., Device]]:
-    made: list[Device] = []
-
-    def build(**more: Any) -> Device:
-        made.append(Device(str(tmp_path / str(len(made))), **more))
-        return made[-1]
-
-    yield build
-    for each in made:
-        each.close()
 
 
 def test_a_published_image_is_verified_dropped_and_confirmed(device: Device) -> None:
