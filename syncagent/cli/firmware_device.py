@@ -36,8 +36,8 @@ _CODES = {
     Phase.REJECTED: EXIT_UNVERIFIED,
     Phase.FAILED: EXIT_UNVERIFIED,
 }
-#: The agent may be at work; it is waited for so long.
-BUSY_S = 15.0
+#: The agent may be at work; it is waited for so long, and looked for this often.
+BUSY_S, LOOK_S = 15.0, 0.2
 
 _component = click.option("--component", metavar="NAME", help="Needed where the configuration has more than one.")
 _json = click.option("--json", "as_json", is_flag=True, help="One document on standard output.")
@@ -98,8 +98,8 @@ def _alone(bench: _Bench, work: Callable[[Hangar], T], on_news: Callable[[int], 
                     return work(hangar)
             except AlreadyRunning as error:
                 if clock.monotonic() > until:
-                    fail(str(error))
-                stop.wait(0.2)
+                    fail(f"{error}: run it again when that has ended")
+                stop.wait(LOOK_S)
     finally:
         hangar.store.close()
 

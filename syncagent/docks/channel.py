@@ -255,6 +255,7 @@ class Channel:
             )
             logger.info("firmware %s component=%s release=%s", release.phase, self.component, release.name)
         else:
+            # Final until the metadata changes; what went round in circles is final for good.
             is_over = release.phase is Phase.FAILED and not release.is_retryable
             if is_over and (release.basis == offer.basis or release.transitions >= MAX_TRANSITIONS):
                 return Look(Phase.FAILED, release.reason, release)

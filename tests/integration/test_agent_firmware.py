@@ -107,7 +107,7 @@ def test_run_once_drops_the_image_and_sends_the_receipt(
 
 
 def test_a_message_polls_now_and_a_poll_that_finds_nothing_is_one_request(
-    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher, capsys: pytest.CaptureFixture[str]
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
 ) -> None:
     configure(agent, verifying.endpoint_url, publisher, poll_s=3600)
     agent.start()

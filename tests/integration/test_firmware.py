@@ -27,6 +27,7 @@ def test_a_published_image_is_verified_dropped_and_confirmed(device: Device) -> 
     assert device.files == {"firmware_images/boot.bin": IMAGE, "latest_firmware.json": b"boot"}
     assert device.face == {"release": custom["id"], "state": "activated", "reason": ""}
     (receipt,) = device.letters
+    assert device.receipts == 1, "whoever sends receipts is woken"
     content = json.loads(receipt)["msg_content"]
     assert (content["id"], content["file_name"], content["confirm_receipt"]) == (custom["id"], "boot", True)
 

@@ -150,7 +150,7 @@ def test_hooks_run_in_order_and_confirm_the_release(
 
 
 def test_a_hook_before_the_installation_keeps_it_off_until_it_agrees(
-    build: Callable[..., Device], script: Callable[..., str], tmp_path: Path
+    build: Callable[..., Device], script: Callable[..., str]
 ) -> None:
     device = build(hooks={"before_install": script("hook", 3)})
     device.publisher.publish(ONE, id="one")
@@ -224,7 +224,7 @@ def test_a_rollback_that_is_barred_is_told_with_the_way_out_and_ends_when_that_i
     assert device.poll().state == "rolled_back"
 
 
-def test_hooks_are_bounded_and_end_with_the_agent(tmp_path: Path, script: Callable[..., str]) -> None:
+def test_hooks_are_bounded_and_end_with_the_agent(script: Callable[..., str]) -> None:
     stop = Stop()
     slow = script("slow", more="sleep 100 & sleep 100")
     with pytest.raises(hooks.HookFailed, match="did not end within"):
