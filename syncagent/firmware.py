@@ -60,12 +60,12 @@ def open_hangar(
     lower_bound: Callable[[], datetime | None] = lambda: None,
     is_power_low: Callable[[], bool] = lambda: False,
 ) -> Hangar:
-    """Build what one component's firmware needs; no request is made."""
+    """Build what one component's firmware needs; no request is made, and no directory."""
     component = component_of(carrier)
     directory = os.path.join(directories.state_dir, FOLDER, component)
     places = places_of(settings, directories)
     root = carrier.firmware.directory or places.data_root
-    staging_dir = _staging_dir(root, directory, component)
+    staging_dir = _staging_dir(root, directories.state_dir, component)
     store = open_store(carrier, clock, progress=progress, floor=lower_bound)
     root_bytes, why_untrusted = _root(carrier, directories)
     trust, source = None, _source(carrier, root_bytes)
@@ -142,14 +142,14 @@ def _source(carrier: Carrier, root: bytes | None) -> str:
     return f"metadata-{hashlib.sha256(repr(words).encode()).hexdigest()[:16]}"
 
 
-def _staging_dir(root: str, directory: str, component: str) -> str:
+def _staging_dir(root: str, state_dir: str, component: str) -> str:
     """On the file system of the images' place, so that its free space is what is looked at."""
-    os.makedirs(directory, mode=0o750, exist_ok=True)
     try:
-        is_same = os.stat(root).st_dev == os.stat(directory).st_dev
+        is_same = os.stat(root).st_dev == os.stat(state_dir).st_dev
     except OSError:
         is_same = True
-    return os.path.join(directory, "staging") if is_same else os.path.join(root, f".syncagent-{component}")
+    inside = os.path.join(state_dir, FOLDER, component, "staging")
+    return inside if is_same else os.path.join(root, f".syncagent-{component}")
 
 
 def _gid(carrier: Carrier) -> int | None:

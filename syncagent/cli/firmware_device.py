@@ -69,7 +69,8 @@ class _Bench:
 
 
 @contextlib.contextmanager
-def _bench(context: Context, component: str | None) -> Iterator[_Bench]:
+def _bench(context: Context, component: str | None, *, is_read_only: bool = False) -> Iterator[_Bench]:
+    """Ends with 1 where no firmware is configured. `is_read_only`: for a verb that only looks, and makes nothing."""
     settings = context.settings()
     carriers = firmware_carriers(settings)
     names = [component_of(carrier) for carrier in carriers]
@@ -80,7 +81,7 @@ def _bench(context: Context, component: str | None) -> Iterator[_Bench]:
     if component is not None and component not in names:
         raise click.UsageError(f"there is no component {component}: {', '.join(names)}")
     carrier = carriers[0 if component is None else names.index(component)]
-    journal = context.journal(settings)
+    journal = context.journal(settings, is_read_only=is_read_only)
     try:
         yield _Bench(context, settings, carrier, journal)
     finally:
@@ -215,7 +216,7 @@ def _progress() -> Iterator[_Progress]:
 @click.pass_obj
 def status(context: Context, as_json: bool, component: str | None) -> None:
     """Show what is installed, what was offered last, and what is believed. Asks nobody."""
-    with _bench(context, component) as bench:
+    with _bench(context, component, is_read_only=True) as bench:
         document = _status(bench)
     if as_json:
         print_json(document)
@@ -304,7 +305,7 @@ def _acted(bench: _Bench, work: Callable[[Hangar], Release]) -> Release:
 @click.pass_obj
 def history(context: Context, as_json: bool, component: str | None) -> None:
     """List what happened to releases, the newest first."""
-    with _bench(context, component) as bench:
+    with _bench(context, component, is_read_only=True) as bench:
         steps = [
             {"time": _time(step.at), "release": step.release, "state": str(step.phase), "reason": step.reason}
             for step in bench.journal.firmware_steps(bench.component)

@@ -190,6 +190,14 @@ def test_the_commands_tell_and_act_with_their_exit_codes(
     assert agent.cli("firmware", "check").returncode == 22
 
 
+def test_verbs_that_only_look_make_nothing(agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher) -> None:
+    configure(agent, verifying.endpoint_url, publisher)
+    for verb in ("status", "history"):
+        looked = agent.cli("firmware", verb, "--json")
+        assert looked.returncode == 0, looked.stderr
+    assert not os.path.exists(agent.state_dir) and polls(verifying) == []
+
+
 def test_without_a_root_of_trust_the_agent_works_and_says_what_is_missing(agent: Agent, verifying: VerifyingS3) -> None:
     configure(agent, verifying.endpoint_url, None)
     agent.write("a.jpg", b"picture")
