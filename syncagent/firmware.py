@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from syncagent.assembly import Directories, open_store, places_of, store_name, territory_of
-from syncagent.core.errors import SyncagentError
+from syncagent.core.errors import Blocked, SyncagentError
 from syncagent.core.release import component_of
 from syncagent.core.settings import Carrier, Settings
 from syncagent.core.territory import RESERVED, is_within
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "firmware"
 #: What begins so at the top of generated_data, or of a place for firmware, is the agent's: its lock, and what comes.
 OWN = ".syncagent"
+NO_ROOT = "no root of trust: set firmware.root of the carrier to the publisher's root.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,13 @@ def open_hangar(
     lower_bound: Callable[[], datetime | None] = lambda: None,
     is_power_low: Callable[[], bool] = lambda: False,
 ) -> Hangar:
-    """Build what one component's firmware needs; no request is made. `meter`: of the carrier, where one counts its
-    traffic already."""
+    """Build what one component's firmware needs; no request is made, and no directory. `meter`: of the carrier, where
+    one counts its traffic already."""
     component = component_of(carrier)
     directory = os.path.join(directories.state_dir, FOLDER, component)
     places = places_of(settings, directories)
     root = carrier.firmware.directory or places.data_root
-    staging_dir = _staging_dir(root, directory, component)
+    staging_dir = _staging_dir(root, directories.state_dir, component)
     store = open_store(carrier, clock, progress=progress, floor=lower_bound)
     counted = meter or _meter(carrier, journal, clock, store)
     root_bytes, why_untrusted = _root(carrier, directories)
@@ -127,7 +128,7 @@ def _why_wait(meter: Meter, path: str) -> str:
 def _root(carrier: Carrier, directories: Directories) -> tuple[bytes | None, str]:
     """The bytes of the owner's root of trust; or why there are none."""
     if carrier.firmware.root is None:
-        return None, "" if carrier.firmware.allow_unsigned else "no root of trust: set firmware.root of the carrier"
+        return None, "" if carrier.firmware.allow_unsigned else NO_ROOT
     path = os.path.join(directories.config_dir, carrier.firmware.root)
     try:
         with open(path, "rb") as file:
@@ -153,9 +154,11 @@ def _trust(
         )
         logger.info("firmware component=%s root=%d verifier=%s", component, version, verifier())
     except ImportError as error:
-        return None, f"python-tuf cannot be loaded: {error}"
+        return None, f"python-tuf cannot be loaded: {error}; reinstall syncagent"
+    except Blocked as error:
+        return None, f"{error}; {error.remedy}"
     except SyncagentError as error:
-        return None, f"firmware.root: {error}"
+        return None, f"firmware.root: {error}; take the publisher's root.json"
     return trust, ""
 
 
@@ -166,14 +169,14 @@ def _source(carrier: Carrier, root: bytes | None) -> str:
     return f"metadata-{hashlib.sha256(repr(words).encode()).hexdigest()[:16]}"
 
 
-def _staging_dir(root: str, directory: str, component: str) -> str:
+def _staging_dir(root: str, state_dir: str, component: str) -> str:
     """On the file system of the images' place, so that its free space is what is looked at."""
-    os.makedirs(directory, mode=0o750, exist_ok=True)
     try:
-        is_same = os.stat(root).st_dev == os.stat(directory).st_dev
+        is_same = os.stat(root).st_dev == os.stat(state_dir).st_dev
     except OSError:
         is_same = True
-    return os.path.join(directory, "staging") if is_same else os.path.join(root, f".syncagent-{component}")
+    inside = os.path.join(state_dir, FOLDER, component, "staging")
+    return inside if is_same else os.path.join(root, f".syncagent-{component}")
 
 
 def _gid(carrier: Carrier) -> int | None:

@@ -40,8 +40,8 @@ _CODES = {
     Phase.REJECTED: EXIT_UNVERIFIED,
     Phase.FAILED: EXIT_UNVERIFIED,
 }
-#: The agent may be at work; it is waited for so long.
-BUSY_S = 15.0
+#: The agent may be at work; it is waited for so long, and looked for this often.
+BUSY_S, LOOK_S = 15.0, 0.2
 
 _component = click.option("--component", metavar="NAME", help="Needed where the configuration has more than one.")
 _json = click.option("--json", "as_json", is_flag=True, help="One document on standard output.")
@@ -76,7 +76,8 @@ class _Bench:
 
 
 @contextlib.contextmanager
-def _bench(context: Context, component: str | None) -> Iterator[_Bench]:
+def _bench(context: Context, component: str | None, *, is_read_only: bool = False) -> Iterator[_Bench]:
+    """Ends with 1 where no firmware is configured. `is_read_only`: for a verb that only looks, and makes nothing."""
     settings = context.settings()
     carriers = firmware_carriers(settings)
     names = [component_of(carrier) for carrier in carriers]
@@ -87,7 +88,7 @@ def _bench(context: Context, component: str | None) -> Iterator[_Bench]:
     if component is not None and component not in names:
         raise click.UsageError(f"there is no component {component}: {', '.join(names)}")
     carrier = carriers[0 if component is None else names.index(component)]
-    journal = context.journal(settings)
+    journal = context.journal(settings, is_read_only=is_read_only)
     try:
         yield _Bench(context, settings, carrier, journal)
     finally:
@@ -105,8 +106,8 @@ def _alone(bench: _Bench, work: Callable[[Hangar], T], on_news: Callable[[int], 
                     return work(hangar)
             except AlreadyRunning as error:
                 if clock.monotonic() > until:
-                    fail(str(error))
-                stop.wait(0.2)
+                    fail(f"{error}: run it again when that has ended")
+                stop.wait(LOOK_S)
     finally:
         hangar.store.close()
         if bench.context.agent_pid() is None:  # one that runs keeps the count, and would overwrite ours
@@ -231,7 +232,7 @@ def _progress() -> Iterator[_Progress]:
 @click.pass_obj
 def status(context: Context, as_json: bool, component: str | None) -> None:
     """Show what is installed, what was offered last, and what is believed. Asks nobody."""
-    with _bench(context, component) as bench:
+    with _bench(context, component, is_read_only=True) as bench:
         document = _status(bench)
     if as_json:
         print_json(document)
@@ -320,7 +321,7 @@ def _acted(bench: _Bench, work: Callable[[Hangar], Release]) -> Release:
 @click.pass_obj
 def history(context: Context, as_json: bool, component: str | None) -> None:
     """List what happened to releases, the newest first."""
-    with _bench(context, component) as bench:
+    with _bench(context, component, is_read_only=True) as bench:
         steps = [
             {"time": _time(step.at), "release": step.release, "state": str(step.phase), "reason": step.reason}
             for step in bench.journal.firmware_steps(bench.component)

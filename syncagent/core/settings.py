@@ -104,7 +104,7 @@ class Firmware:
     directory: Annotated[str, c.absolute_path] | None = None
     mode: Annotated[str, c.matching("0?[0-7]{3}", remedy='write it as chmod does: "0644"')] = "0644"
     group: Text | None = None
-    expiry_grace_days: Annotated[float, c.within(0)] = 0.0
+    expiry_grace_days: Annotated[float, c.within(0, 36_500)] = 0.0
 
 
 @attrs.frozen(kw_only=True)

@@ -7,7 +7,6 @@ journal before anybody acts on it. Leaves to others: the image (docks/installer.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -100,8 +99,8 @@ class Channel:
         is_synchronised: Callable[[], bool],
         lower_bound: Callable[[], datetime | None] = lambda: None,
     ) -> None:
-        """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then.
-        The source of `high_water` names store, path, channel and root of trust: what is remembered of another source
+        """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then, and what
+        to do. The source of `high_water` names store, path, channel and root of trust: what is remembered of another
         does not count."""
         self.component = component_of(carrier)
         self._carrier = carrier
@@ -123,8 +122,7 @@ class Channel:
                 memory = self._verified(self._trust, memory, is_full=is_full)
             elif self._why_untrusted or not self._carrier.firmware.allow_unsigned:
                 # A root that cannot be used is never an excuse to do without one.
-                remedy = "set firmware.root of the carrier to the publisher's root.json"
-                raise Blocked(self._why_untrusted or "no root of trust", trouble=Trouble.CREDENTIALS, remedy=remedy)
+                raise Blocked(self._why_untrusted or "no root of trust", trouble=Trouble.CREDENTIALS)
             else:
                 memory = self._unverified(memory, is_full=is_full)
         except Stale as error:
@@ -150,9 +148,7 @@ class Channel:
         return now if least is None else max(now, least)
 
     def _less_grace(self, moment: datetime) -> datetime:
-        with contextlib.suppress(OverflowError):
-            return moment - timedelta(days=min(self._carrier.firmware.expiry_grace_days, 36_500.0))
-        return moment
+        return moment - timedelta(days=self._carrier.firmware.expiry_grace_days)
 
     def _clock_words(self, memory: Memory) -> str:
         """What the clock says, and what was believed instead of it."""
@@ -269,6 +265,7 @@ class Channel:
             )
             logger.info("firmware %s component=%s release=%s", release.phase, self.component, release.name)
         else:
+            # Final until the metadata changes; what went round in circles is final for good.
             is_over = release.phase is Phase.FAILED and not release.is_retryable
             if is_over and (release.basis == offer.basis or release.transitions >= MAX_TRANSITIONS):
                 return Look(Phase.FAILED, release.reason, release)

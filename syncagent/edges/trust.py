@@ -135,7 +135,7 @@ class DurableUpdater(Updater):
                 return
         super()._update_root_symlink()
 
-    def trusted(self, path: str | None, *, is_whole: bool = True) -> Trusted:
+    def trusted(self, path: str | None) -> Trusted:
         """What is believed now, and what it says of the target at `path`.
 
         Raises: what Updater raises; Untrusted.

@@ -16,7 +16,7 @@ from typing import Any
 
 from tuf.api.metadata import Metadata, Root
 
-from syncagent.core.errors import Refused, SyncagentError
+from syncagent.core.errors import Blocked, Refused, SyncagentError, Transient
 from syncagent.core.model import Digest
 from syncagent.edges.files import PinnedFile, facts_of, look, make_directory, words, write_whole
 from syncagent.publish.changes import begin
@@ -134,7 +134,11 @@ class Publisher:
             # Kept before it is shown: an `init` that is interrupted goes on with it.
             self._write_own(ROOT_FILE, draft.root.to_bytes())
         self.shelf.commit(self._held, writes, images)
-        self.load()
+        try:
+            self.load()
+        except (Transient, Blocked) as error:
+            # It is in force, and an error would say that it is not. What is seen of it is noted by the next verb.
+            self.shelf.tell(f"it is written, and could not be read back: {error}")
         return names
 
     def _sign_but_root(self, draft: Draft) -> None:

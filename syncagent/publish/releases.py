@@ -21,6 +21,12 @@ def manifest_of(target: TargetFile) -> Manifest:
     return parse_manifest(target.unrecognized_fields.get("custom"))
 
 
+def version_of(target: TargetFile) -> object:
+    """What a target's manifest calls its version, also where devices would refuse it; None where nothing does."""
+    custom = target.unrecognized_fields.get("custom")
+    return custom.get("version") if isinstance(custom, dict) else None
+
+
 def wave(percent: str | None, now: datetime) -> tuple[Wave, ...]:
     """The share of the fleet that may install from now on. Raises: Refused."""
     if percent is None:

@@ -77,7 +77,7 @@ Image = Upload | Copy
 
 
 class Shelf:
-    """One repository in one bucket. `path` is the carrier's; `wait` is for tests."""
+    """One repository in one bucket. `path` is the carrier's; `tell` takes a line for people; `wait` is for tests."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Shelf:
         self._prefix = f"{path}/" if path else ""
         self._is_conditional = is_conditional
         self._wait = wait or Stop().wait
-        self._tell = tell
+        self.tell = tell
         self._notes = notes
         self._on_parts = on_parts
 
@@ -231,10 +231,10 @@ class Shelf:
                 raise Overtaken
         try:
             self.patiently(lambda: self._put(key, data, only_if_match=base.etag if self.is_careful else None))
-        except Refused:
+        except Refused as error:
             # 412, or 404 where it was deleted. Its bytes tell whether an attempt without an answer was ours.
             if not self._has(key, data):
-                raise Overtaken from None
+                raise Overtaken from error
 
     def _has(self, key: str, data: bytes) -> bool:
         return self._is_there(key) and self.read(key) == data
@@ -255,7 +255,7 @@ class Shelf:
             return
         size_bytes = image.body.size_bytes
         if self.is_image(image.name, sha256=image.digest.sha256, size_bytes=size_bytes, md5=image.digest.md5):
-            self._tell("the image is in the bucket already")
+            self.tell("the image is in the bucket already")
             return
         if image.pinned is not None and size_bytes > MULTIPART_BYTES and self._put_parts(image, image.pinned):
             return
@@ -295,12 +295,12 @@ class Shelf:
             return self.is_image(image.name, sha256=image.sha256, size_bytes=image.size_bytes)
 
         if is_there():
-            self._tell("the image is in the bucket already")
+            self.tell("the image is in the bucket already")
             return
         try:
             self._store.copy(self.image_key(image.source), self.image_key(image.name))
             if is_there():
-                self._tell("the image was copied within the bucket")
+                self.tell("the image was copied within the bucket")
                 return
         except SyncagentError:
             pass  # whether the source is whole is about to be seen
@@ -333,7 +333,7 @@ class Shelf:
             try:
                 return act()
             except Transient as error:
-                self._tell(f"{error}; once more")
+                self.tell(f"{error}; once more")
                 self._wait(backoff_s(attempt, least_s=1.0, most_s=10.0))
         return act()
 

@@ -125,7 +125,7 @@ class FirmwareWorker:
 
     def _failed(self, error: Transient | Blocked) -> float:
         self._failures += 1
-        logger.warning("firmware not reached component=%s reason=%s", self._channel.component, error)
+        logger.warning("firmware poll failed component=%s reason=%s", self._channel.component, error)
         state = "untrusted" if self._why_untrusted else str(error.trouble)
         more = {"remedy": error.remedy} if isinstance(error, Blocked) and error.remedy else {}
         self._board.set_fact(f"firmware/{self._carrier.name}", Fact(False, state, str(error), more))

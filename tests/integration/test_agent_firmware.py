@@ -91,12 +91,14 @@ def polls(store: VerifyingS3) -> list[int]:
 def test_run_once_drops_the_image_and_sends_the_receipt(
     agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
 ) -> None:
-    configure(agent, verifying.endpoint_url, publisher)
+    configure(agent, verifying.endpoint_url, publisher, mode="0640")
     publisher.publish(IMAGE)
     agent.write("a.jpg", b"picture")
     done = agent.run_once()
     assert done.returncode == 0, done.stderr
     assert dropped(agent) == {"firmware_images/boot.bin": IMAGE, "latest_firmware.json": b"boot"}
+    image = os.path.join(agent.base_dir, "generated_data", "firmware_images", "boot.bin")
+    assert os.stat(image).st_mode & 0o777 == 0o640
     assert agent.missing(verifying.objects()) == []
     (key,) = receipts(verifying)
     assert key.startswith(f"{PATH}/field-7/.syncagent/confirm_receipt/") and key.endswith("-boot.json")
@@ -109,7 +111,7 @@ def test_run_once_drops_the_image_and_sends_the_receipt(
 
 
 def test_a_message_polls_now_and_a_poll_that_finds_nothing_is_one_request(
-    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher, capsys: pytest.CaptureFixture[str]
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
 ) -> None:
     configure(agent, verifying.endpoint_url, publisher, poll_s=3600)
     agent.start()
@@ -212,6 +214,14 @@ def test_what_is_the_agent_s_or_the_camera_s_is_no_place_for_firmware(
     updated = agent.cli("firmware", "update")
     assert updated.returncode == 21 and place in updated.stdout, updated.stderr
     assert dropped(agent)["firmware_images/boot.bin"] is None
+
+
+def test_verbs_that_only_look_make_nothing(agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher) -> None:
+    configure(agent, verifying.endpoint_url, publisher)
+    for verb in ("status", "history"):
+        looked = agent.cli("firmware", verb, "--json")
+        assert looked.returncode == 0, looked.stderr
+    assert not os.path.exists(agent.state_dir) and polls(verifying) == []
 
 
 def test_without_a_root_of_trust_the_agent_works_and_says_what_is_missing(agent: Agent, verifying: VerifyingS3) -> None:

@@ -160,7 +160,7 @@ def test_an_agent_without_firmware_does_not_load_python_tuf() -> None:
     assert run.stdout.strip() == "set()", run.stderr
 
 
-def test_what_goes_wrong_while_the_body_is_read_is_translated(tmp_path: Path) -> None:
+def test_what_goes_wrong_while_the_body_is_read_is_translated() -> None:
     class Cut(MemoryStore):
         def get(self, key: str, *, headers: Any = None) -> Got:
             def chunks() -> Iterator[bytes]:

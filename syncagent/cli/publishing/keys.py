@@ -19,6 +19,7 @@ from syncagent.publish.changes import renew as renewed
 from syncagent.publish.keys import KeyRing, check_name, read_file, write_new
 from syncagent.publish.publisher import ROOT_FILE
 from syncagent.publish.reading import MAX_METADATA_BYTES, parsed
+from syncagent.publish.releases import version_of
 from syncagent.publish.repository import TOP_ROLES, Repository, check_channel, left_fraction
 
 
@@ -265,9 +266,7 @@ def describe(signed: Any) -> list[str]:
         for name, role in sorted(signed.roles.items()):
             lines.append(f"{name}: {role.threshold} of {', '.join(keyid[:16] + '…' for keyid in role.keyids)}")
     for path, target in sorted(getattr(signed, "targets", {}).items()):
-        custom = target.unrecognized_fields.get("custom", {})
-        version = custom.get("version") if isinstance(custom, dict) else None
-        lines.append(f"{path}: {version}, {target.length} bytes, sha256 {target.hashes.get('sha256')}")
+        lines.append(f"{path}: {version_of(target)}, {target.length} bytes, sha256 {target.hashes.get('sha256')}")
     delegations = getattr(signed, "delegations", None)
     for name, role in sorted((delegations.roles or {}).items()) if delegations else ():
         lines.append(f"channel {name}: {role.threshold} of {', '.join(keyid[:16] + '…' for keyid in role.keyids)}")

@@ -17,7 +17,16 @@ from syncagent.core.release import component_of
 from syncagent.publish.changes import offer
 from syncagent.publish.changes import withdraw as withdrawn
 from syncagent.publish.publisher import LocalImage, Publisher
-from syncagent.publish.releases import find, image_of, manifest_of, release, security_version, wave, with_rollout
+from syncagent.publish.releases import (
+    find,
+    image_of,
+    manifest_of,
+    release,
+    security_version,
+    version_of,
+    wave,
+    with_rollout,
+)
 from syncagent.publish.repository import Repository
 from syncagent.publish.shelf import Copy
 
@@ -241,6 +250,11 @@ def withdraw(desk: Desk, component: str | None, channel: str | None, export_dir:
     with desk.publisher(carrier, is_dry=is_dry) as publisher:
         repository = publisher.load()
         target = find(repository, channel, component)
-        version = target.unrecognized_fields.get("custom", {}).get("version")
         draft = withdrawn(repository, channel, target.path, now=publisher.now)
-        commit(publisher, draft, f"withdrew {component} {version} from {channel}", export_dir=export_dir, is_dry=is_dry)
+        commit(
+            publisher,
+            draft,
+            f"withdrew {component} {version_of(target)} from {channel}",
+            export_dir=export_dir,
+            is_dry=is_dry,
+        )
