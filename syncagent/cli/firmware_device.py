@@ -146,7 +146,9 @@ def _unreachable(bench: _Bench, error: Transient | Blocked, *, as_json: bool = F
 
 
 @click.command()
-@click.option("--now", is_flag=True, help="Do not wait for this device's turn in the rollout.")
+@click.option(
+    "--now", is_flag=True, help="Wait neither for this device's turn nor, after a failure, for the publisher."
+)
 @_component
 @click.pass_obj
 def update(context: Context, now: bool, component: str | None) -> None:
