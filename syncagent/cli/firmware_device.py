@@ -14,7 +14,7 @@ import click
 from syncagent.cli.context import Context, fail, print_json, say
 from syncagent.cli.parts import Parts
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
-from syncagent.core.release import Phase, component_of, firmware_carriers
+from syncagent.core.release import UNDER_WAY, Phase, component_of, firmware_carriers
 from syncagent.core.settings import Carrier, Settings
 from syncagent.docks.channel import Look, face_in_trouble, face_of, manifest_of
 from syncagent.edges.claim import claimed
@@ -104,9 +104,9 @@ def _alone(bench: _Bench, work: Callable[[Hangar], T], on_news: Callable[[int], 
             try:
                 with claimed(hangar.directory):
                     return work(hangar)
-            except AlreadyRunning as error:
+            except AlreadyRunning:
                 if clock.monotonic() > until:
-                    fail(f"{error}: run it again when that has ended")
+                    raise
                 stop.wait(LOOK_S)
     finally:
         hangar.store.close()
@@ -135,6 +135,8 @@ def check(context: Context, component: str | None, as_json: bool) -> None:
     with _bench(context, component) as bench:
         try:
             look = _alone(bench, lambda hangar: hangar.channel.look(is_full=True))
+        except AlreadyRunning as error:
+            look = _under_way(bench, error)
         except (Transient, Blocked) as error:
             _unreachable(bench, error, as_json=as_json)
         if as_json:
@@ -142,6 +144,14 @@ def check(context: Context, component: str | None, as_json: bool) -> None:
         else:
             click.echo(_told(bench, look))
         sys.exit(_CODES.get(look.phase, 1))
+
+
+def _under_way(bench: _Bench, error: AlreadyRunning) -> Look:
+    """What the agent is busy with, which may be an image that comes for hours."""
+    release = next((each for each in bench.journal.releases(bench.component) if each.phase in UNDER_WAY), None)
+    if release is None:
+        fail(f"{error}: run it again when that has ended")
+    return Look(Phase.AVAILABLE, f"the agent is at it: {release.phase}", release)
 
 
 def _unreachable(bench: _Bench, error: Transient | Blocked, *, as_json: bool = False) -> NoReturn:
@@ -155,7 +165,11 @@ def _unreachable(bench: _Bench, error: Transient | Blocked, *, as_json: bool = F
 
 
 @click.command()
-@click.option("--now", is_flag=True, help="Wait neither for this device's turn in the rollout nor for the budget.")
+@click.option(
+    "--now",
+    is_flag=True,
+    help="Wait neither for this device's turn nor for the budget nor, after a failure, for the publisher.",
+)
 @_component
 @click.pass_obj
 def update(context: Context, now: bool, component: str | None) -> None:
@@ -180,6 +194,8 @@ def update(context: Context, now: bool, component: str | None) -> None:
 
         try:
             look = _alone(bench, work, on_news)
+        except AlreadyRunning as error:
+            fail(f"{error}: run it again when that has ended")
         except (Transient, Blocked) as error:
             face = face_in_trouble(bench.journal.firmware_face(bench.component), error)
             bench.journal.set_firmware_face(bench.component, dict(face))

@@ -115,7 +115,10 @@ class Channel:
         self._lower_bound = lower_bound  # what a real-time clock says while nobody knows the time
 
     def look(self, *, is_full: bool = False, is_urgent: bool = False) -> Look:
-        """Look once. `is_urgent`: a wave need not be waited for. Raises: Transient, Blocked, Stopping."""
+        """Look once. `is_urgent`: a person asks, and neither a wave nor, after a failure, other metadata is waited for.
+
+        Raises: Transient, Blocked, Stopping.
+        """
         memory = self._high_water.memory()
         try:
             if self._trust is not None:
@@ -267,11 +270,12 @@ class Channel:
         else:
             # Final until the metadata changes; what went round in circles is final for good.
             is_over = release.phase is Phase.FAILED and not release.is_retryable
-            if is_over and (release.basis == offer.basis or release.transitions >= MAX_TRANSITIONS):
+            is_same = release.basis == offer.basis and not is_urgent
+            if is_over and (is_same or release.transitions >= MAX_TRANSITIONS):
                 return Look(Phase.FAILED, release.reason, release)
             release = self._follow(release, decision.phase, decision.reason)
-        if release.phase is Phase.FAILED and not release.is_retryable and release.basis != offer.basis:
-            # Other metadata is another try, with a budget of its own.
+        if release.phase is Phase.FAILED and not release.is_retryable:
+            # Other metadata, or a person's word, is another try, with a budget of its own.
             journal.note_download(release, etag="", spent_bytes=0)
             release = journal.firmware_release(release.id)
         return Look(decision.phase, decision.reason, release, decision.due, offer.basis)

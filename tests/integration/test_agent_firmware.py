@@ -301,6 +301,22 @@ def edit_carrier(agent: Agent, **keys: Any) -> None:
     agent.put_config("carriers/s3_firmware_ota", {**document, **keys})
 
 
+def test_a_check_beside_an_agent_that_is_busy_for_hours_says_with_what(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    publisher.publish(os.urandom(3_000_000), id="slow")
+    with Proxy(verifying.endpoint_url) as proxy:
+        configure(agent, proxy.endpoint_url, publisher)
+        proxy.rule = Rule(down_bytes_per_s=60_000)
+        agent.start()
+        wait_until(lambda: agent.status()["firmware"]["cam"]["state"] == "downloading", what="the download")
+        checked = agent.cli("firmware", "check", "--json")
+        assert checked.returncode == 10, checked.stderr
+        told = json.loads(checked.stdout)
+        assert (told["release"], told["reason"]) == ("slow", "the agent is at it: downloading")
+        assert agent.stop(within_s=10) == 0
+
+
 def test_an_agent_that_is_stopped_while_an_image_comes_ends_soon_and_goes_on_there(
     agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
 ) -> None:

@@ -22,6 +22,7 @@ import pytest
 
 from syncagent.core.errors import Blocked, Transient, Trouble
 from syncagent.core.manifest import time_text
+from syncagent.core.release import Phase
 from syncagent.core.remote import Got
 from tests.fakes import FakeClock, MemoryStore, Script
 from tests.firmware_device import Device
@@ -633,6 +634,16 @@ def test_a_missing_image_is_final_until_the_metadata_changes(device: Device) -> 
     device.publisher.put(device.publisher.image_key(NEW), NEW)
     device.publisher.renew()
     assert device.poll().state == "activated"
+
+
+def test_a_person_who_mended_the_bucket_need_not_wait_for_other_metadata(device: Device) -> None:
+    device.publisher.publish(NEW, put_image=False, security_version=2)
+    refused(device, "404", state="failed")
+    device.publisher.put(device.publisher.image_key(NEW), NEW)
+    refused(device, "404", state="failed")
+    look = device.channel.look(is_full=True, is_urgent=True)
+    assert (look.phase, look.reason) == (Phase.AVAILABLE, "") and look.release is not None
+    assert device.installer.install(look.release, device.stop, basis=look.basis).phase is Phase.ACTIVATED
 
 
 @pytest.mark.parametrize(
