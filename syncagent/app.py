@@ -108,13 +108,14 @@ class App:
             clock=self.clock,
             board=self.board,
             pid=os.getpid(),
-            spent=lambda: [dock.meter.spent() for dock in self._docks],
+            spent=lambda: [meter.spent() for meter in self._meters()],
         )
         self._is_once = is_once
         self._addresses = all_addresses(settings)
         self._upload_bells: list[Bell] = []
         self._stores: list[S3Store] = []
         self._firmware_stores: dict[str, S3Store] = {}  # by the carrier's name
+        self._firmware_meters: dict[str, Meter] = {}  # of carriers that nothing is sent over
         self._docks: list[Dock] = []
         self._floor = Floor()
         self._build()
@@ -244,6 +245,7 @@ class App:
                 "flights": self._flights,
                 "poke": self._poke,
                 "poll": self._poll,
+                "parts": self._parts,
             },
             {"position": self._position},
         )
@@ -359,12 +361,16 @@ class App:
             # A request may wait for the store as long as `stall_s` says, and more than one may be made in a pass.
             self.supervisor.add(Crew(worker, bell, f"uploader/{name}", max_silence_s=3600.0))
 
+    def _meters(self) -> list[Meter]:
+        return [*(dock.meter for dock in self._docks), *self._firmware_meters.values()]
+
     def _totals(self, carrier_name: str, store: S3Store) -> tuple[int, int]:
         """Bytes sent and received over a carrier, its firmware's included."""
         own = [each.wire_totals() for each in (store, self._firmware_stores.get(carrier_name)) if each is not None]
         return sum(each.sent_bytes for each in own), sum(each.received_bytes for each in own)
 
     def _build_firmware(self) -> None:
+        meters = {dock.carrier.name: dock.meter for dock in self._docks}
         for carrier in firmware_carriers(self.settings):
             hangar = open_hangar(
                 carrier,
@@ -374,12 +380,16 @@ class App:
                 clock=self.clock,
                 on_receipt=self._on_receipt,
                 on_news=self._on_image,
+                wait=self.stop.wait,
+                meter=meters.get(carrier.name),
                 progress=self._on_progress,
                 lower_bound=self.lower_bound,
                 is_power_low=self.is_power_low,
             )
             self._stores.append(hangar.store)
             self._firmware_stores[carrier.name] = hangar.store
+            if carrier.name not in meters:
+                self._firmware_meters[carrier.name] = hangar.meter
             worker = FirmwareWorker(
                 carrier,
                 channel=hangar.channel,
@@ -404,8 +414,12 @@ class App:
         carriers = {address.carrier.name: address.carrier for address in all_addresses(settings)}
         for dock in self._docks:
             dock.set_carrier(carriers[dock.carrier.name])
+        for carrier in firmware_carriers(settings):
+            if carrier.name in self._firmware_meters:
+                self._firmware_meters[carrier.name].set_carrier(carrier)
         self.pruner.set_scopes(scopes_of(all_addresses(settings)))
         self._ring_uploaders()
+        self._poll_firmware()  # an image may have waited for the budget
 
     # -- bells --------------------------------------------------------------------------------------------------------
 
@@ -471,6 +485,11 @@ class App:
     def _poll(self) -> dict[str, Any]:
         self._poll_firmware()
         return {"ok": True}
+
+    def _parts(self) -> dict[str, Any]:
+        """What the parts on the bus say to a command that installs firmware."""
+        least = self.lower_bound()
+        return {"is_power_low": self.is_power_low(), "least": least.isoformat() if least else None}
 
     def _look_at_rows(self) -> None:
         """Rows came that wait for their files to be finished."""
@@ -602,8 +621,8 @@ class App:
             store.close()
         if not survivors:
             with contextlib.suppress(JournalBroken):  # on a full disk the last seconds' traffic goes uncounted
-                for dock in self._docks:
-                    dock.meter.account(is_last=True)
+                for meter in self._meters():
+                    meter.account(is_last=True)
                 self.journal.end()
             self.journal.close()
         if self.journal.is_torn:

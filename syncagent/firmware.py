@@ -15,12 +15,14 @@ from datetime import datetime
 from typing import Any
 
 from syncagent.assembly import Directories, open_store, places_of, store_name, territory_of
-from syncagent.core.errors import SyncagentError
+from syncagent.core.errors import Blocked, SyncagentError
 from syncagent.core.release import component_of
 from syncagent.core.settings import Carrier, Settings
 from syncagent.core.territory import RESERVED, is_within
 from syncagent.docks.channel import Channel, Truster
+from syncagent.docks.highwater import HighWater
 from syncagent.docks.installer import Installer
+from syncagent.docks.meter import Meter
 from syncagent.edges.clock import Clock
 from syncagent.edges.drop import Drop
 from syncagent.edges.fetch import Fetch
@@ -31,6 +33,9 @@ from syncagent.edges.synchrony import is_synchronised
 logger = logging.getLogger(__name__)
 
 FOLDER = "firmware"
+#: What begins so at the top of generated_data, or of a place for firmware, is the agent's: its lock, and what comes.
+OWN = ".syncagent"
+NO_ROOT = "no root of trust: set firmware.root of the carrier to the publisher's root.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Hangar:
     channel: Channel
     installer: Installer
     store: S3Store
+    meter: Meter
+    high_water: HighWater
     why_untrusted: str  # why no signature can be verified; empty when it can, or need not
 
 
@@ -55,21 +62,26 @@ def open_hangar(
     clock: Clock,
     on_receipt: Callable[[], None] = lambda: None,
     on_news: Callable[[int], None] = lambda _: None,
+    wait: Callable[[float], object] | None = None,
+    meter: Meter | None = None,
     progress: Callable[[Any], None] | None = None,
     lower_bound: Callable[[], datetime | None] = lambda: None,
     is_power_low: Callable[[], bool] = lambda: False,
 ) -> Hangar:
-    """Build what one component's firmware needs; no request is made."""
+    """Build what one component's firmware needs; no request is made, and no directory. `meter`: of the carrier, where
+    one counts its traffic already."""
     component = component_of(carrier)
     directory = os.path.join(directories.state_dir, FOLDER, component)
     places = places_of(settings, directories)
     root = carrier.firmware.directory or places.data_root
-    staging_dir = _staging_dir(root, directory, component)
+    staging_dir = _staging_dir(root, directories.state_dir, component)
     store = open_store(carrier, clock, progress=progress, floor=lower_bound)
+    counted = meter or _meter(carrier, journal, clock, store)
     root_bytes, why_untrusted = _root(carrier, directories)
     trust, source = None, _source(carrier, root_bytes)
     if root_bytes is not None:
         trust, why_untrusted = _trust(carrier, component, store, root_bytes, os.path.join(directory, source))
+    high_water = HighWater(directory, journal=journal, component=component, source=source)
     channel = Channel(
         carrier,
         system_id=settings.system.id,
@@ -77,7 +89,7 @@ def open_hangar(
         getter=store,
         clock=clock,
         trust=trust,
-        source=source,
+        high_water=high_water,
         why_untrusted=why_untrusted,
         is_synchronised=is_synchronised,
         lower_bound=lower_bound,
@@ -85,7 +97,8 @@ def open_hangar(
     installer = Installer(
         carrier,
         journal=journal,
-        fetch=Fetch(store, staging_dir, on_news=on_news),
+        high_water=high_water,
+        fetch=Fetch(store, staging_dir, on_news=on_news, limit=counted.limit, wait=wait),
         drop=Drop(root, mode=int(carrier.firmware.mode, 8), gid=_gid(carrier)),
         staging=Drop(staging_dir, mode=0o600),
         clock=clock,
@@ -93,14 +106,29 @@ def open_hangar(
         why_not=_Territory(settings, directories, root),
         on_receipt=on_receipt,
         is_power_low=is_power_low,
+        why_wait=lambda path: _why_wait(counted, path if root == places.data_root else os.path.join(root, path)),
     )
-    return Hangar(carrier, component, directory, channel, installer, store, why_untrusted)
+    return Hangar(carrier, component, directory, channel, installer, store, counted, high_water, why_untrusted)
+
+
+def _meter(carrier: Carrier, journal: Journal, clock: Clock, store: S3Store) -> Meter:
+    def totals() -> tuple[int, int]:
+        wire = store.wire_totals()
+        return wire.sent_bytes, wire.received_bytes
+
+    return Meter(carrier, journal=journal, clock=clock, totals=totals, store_time=store.store_clock.store_time)
+
+
+def _why_wait(meter: Meter, path: str) -> str:
+    """Why an image is not fetched now; polls, which cost a few hundred bytes, go on."""
+    meter.account()
+    return meter.words() if meter.is_spent() and not meter.allows(path) else ""
 
 
 def _root(carrier: Carrier, directories: Directories) -> tuple[bytes | None, str]:
     """The bytes of the owner's root of trust; or why there are none."""
     if carrier.firmware.root is None:
-        return None, "" if carrier.firmware.allow_unsigned else "no root of trust: set firmware.root of the carrier"
+        return None, "" if carrier.firmware.allow_unsigned else NO_ROOT
     path = os.path.join(directories.config_dir, carrier.firmware.root)
     try:
         with open(path, "rb") as file:
@@ -126,9 +154,11 @@ def _trust(
         )
         logger.info("firmware component=%s root=%d verifier=%s", component, version, verifier())
     except ImportError as error:
-        return None, f"python-tuf cannot be loaded: {error}"
+        return None, f"python-tuf cannot be loaded: {error}; reinstall syncagent"
+    except Blocked as error:
+        return None, f"{error}; {error.remedy}"
     except SyncagentError as error:
-        return None, f"firmware.root: {error}"
+        return None, f"firmware.root: {error}; take the publisher's root.json"
     return trust, ""
 
 
@@ -139,14 +169,14 @@ def _source(carrier: Carrier, root: bytes | None) -> str:
     return f"metadata-{hashlib.sha256(repr(words).encode()).hexdigest()[:16]}"
 
 
-def _staging_dir(root: str, directory: str, component: str) -> str:
+def _staging_dir(root: str, state_dir: str, component: str) -> str:
     """On the file system of the images' place, so that its free space is what is looked at."""
-    os.makedirs(directory, mode=0o750, exist_ok=True)
     try:
-        is_same = os.stat(root).st_dev == os.stat(directory).st_dev
+        is_same = os.stat(root).st_dev == os.stat(state_dir).st_dev
     except OSError:
         is_same = True
-    return os.path.join(directory, "staging") if is_same else os.path.join(root, f".syncagent-{component}")
+    inside = os.path.join(state_dir, FOLDER, component, "staging")
+    return inside if is_same else os.path.join(root, f".syncagent-{component}")
 
 
 def _gid(carrier: Carrier) -> int | None:
@@ -171,10 +201,12 @@ class _Territory:
 
     def __call__(self, path: str) -> str:
         absolute = os.path.join(self._root, path)
+        place = os.path.relpath(absolute, self._data_root)
+        if path.startswith(OWN) or place.startswith(OWN):
+            return "is the agent's own"
         if any(is_within(absolute, own) or is_within(own, absolute) for own in self._own):
             return "is inside the agent's own state or configuration"
         if is_within(absolute, self._data_root):
-            place = os.path.relpath(absolute, self._data_root)
             if is_within(place, RESERVED):
                 return "is where messages are dropped"
             owner = self._territory.owner_of(place)

@@ -13,6 +13,7 @@ from syncagent.assembly import Directories
 from syncagent.core.board import Board, Fact
 from syncagent.core.budget import Spent
 from syncagent.core.errors import Transient
+from syncagent.core.messages import all_addresses
 from syncagent.core.model import OWED, State
 from syncagent.core.release import component_of, firmware_carriers
 from syncagent.core.settings import Settings
@@ -77,9 +78,10 @@ class Reporter:
         """`settling`: by address, the files that are not recorded because they are not finished."""
         now = self._clock.monotonic()
         names = [address.name for address in self._settings.addresses]
+        active = {address.name for address in all_addresses(self._settings)}
         tally = self._journal.tally()
         cells = [
-            Cell(address, state, reason if address in names else INACTIVE, count.files, count.bytes)
+            Cell(address, state, reason if address in active else INACTIVE, count.files, count.bytes)
             for (address, state, reason), count in tally.items()
         ]
         for address, pending in settling.items():

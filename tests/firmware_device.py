@@ -13,6 +13,7 @@ from syncagent.core.remote import Getter
 from syncagent.core.settings import Carrier, Firmware, Settings, System, Task
 from syncagent.core.settings_files import TASK_FUNCTION
 from syncagent.docks.channel import Channel
+from syncagent.docks.highwater import HighWater
 from syncagent.docks.installer import Installer
 from syncagent.edges.drop import Drop
 from syncagent.edges.fetch import Fetch
@@ -56,6 +57,8 @@ class Device:
         self.firmware = {"component": "cam", **firmware}
         self.receipts = 0
         self.is_power_low = False
+        self.why_wait: Callable[[str], str] = lambda _: ""
+        self.limit: int | None = None
         self.lower_bound: datetime | None = None
         self.is_signed = "allow_unsigned" not in firmware
         self.start()
@@ -83,6 +86,7 @@ class Device:
             component="cam",
             monotonic=self.clock.monotonic,
         )
+        self.high_water = HighWater(self.work_dir, journal=self.journal, component="cam", source="here")
         self.channel = Channel(
             carrier,
             system_id=self.system_id,
@@ -90,7 +94,7 @@ class Device:
             getter=self.getter,
             clock=self.clock,
             trust=trust if self.is_signed else None,
-            source="here",
+            high_water=self.high_water,
             why_untrusted="",
             is_synchronised=lambda: False,
             lower_bound=lambda: self.lower_bound,
@@ -98,7 +102,14 @@ class Device:
         self.installer = Installer(
             carrier,
             journal=self.journal,
-            fetch=Fetch(self.getter, self.staging_dir, monotonic=self.clock.monotonic),
+            high_water=self.high_water,
+            fetch=Fetch(
+                self.getter,
+                self.staging_dir,
+                monotonic=self.clock.monotonic,
+                limit=lambda: self.limit,
+                wait=self.clock.advance,
+            ),
             drop=Drop(self.directories.data_dir),
             staging=Drop(self.staging_dir, mode=0o600),
             clock=self.clock,
@@ -106,6 +117,7 @@ class Device:
             why_not=self.why_not,
             on_receipt=self._count_receipt,
             is_power_low=lambda: self.is_power_low,
+            why_wait=lambda path: self.why_wait(path),
         )
         self.worker = FirmwareWorker(
             carrier,

@@ -99,7 +99,6 @@ class FirmwarePublisher:
         delegated = DelegatedRole(channel, [], 1, True, paths=[f"{channel}/*/*"])
         self.targets.delegations = Delegations({}, {channel: delegated})
         self.targets.add_key(self.signers[channel][0].public_key, channel)
-        self.targets_data = b""
         self.issued: datetime | None = now
         self.write_root()
         self.trusted_root = self.files[self.key("metadata/1.root.json")]

@@ -12,13 +12,15 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from syncagent.cli.context import Context, fail, print_json, say
+from syncagent.cli.parts import Parts
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
-from syncagent.core.release import Memory, Phase, component_of, firmware_carriers
+from syncagent.core.release import UNDER_WAY, Phase, component_of, firmware_carriers
 from syncagent.core.settings import Carrier, Settings
-from syncagent.docks.channel import Look, face_of, manifest_of
+from syncagent.docks.channel import Look, face_in_trouble, face_of, manifest_of
 from syncagent.edges.claim import claimed
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
+from syncagent.edges.files import make_directory
 from syncagent.edges.journal import Journal, Release
 from syncagent.firmware import Hangar, open_hangar
 
@@ -31,13 +33,15 @@ _CODES = {
     Phase.ACTIVATED: 0,
     Phase.CONFIRMED: 0,
     Phase.AVAILABLE: EXIT_AVAILABLE,
+    Phase.VERIFIED: EXIT_AVAILABLE,  # it waits for the battery
+    Phase.INSTALLED: EXIT_AVAILABLE,
     Phase.DEFERRED: EXIT_DEFERRED,
     Phase.STALE: EXIT_STALE,
     Phase.REJECTED: EXIT_UNVERIFIED,
     Phase.FAILED: EXIT_UNVERIFIED,
 }
-#: The agent may be at work; it is waited for so long.
-BUSY_S = 15.0
+#: The agent may be at work; it is waited for so long, and looked for this often.
+BUSY_S, LOOK_S = 15.0, 0.2
 
 _component = click.option("--component", metavar="NAME", help="Needed where the configuration has more than one.")
 _json = click.option("--json", "as_json", is_flag=True, help="One document on standard output.")
@@ -57,6 +61,7 @@ class _Bench:
         return component_of(self.carrier)
 
     def hangar(self, on_news: Callable[[int], None] = lambda _: None) -> Hangar:
+        parts = Parts(self.settings, self.context.state_dir)
         return open_hangar(
             self.carrier,
             settings=self.settings,
@@ -65,11 +70,14 @@ class _Bench:
             clock=Clock(),
             on_receipt=lambda: ask(self.context.state_dir, "poke"),
             on_news=on_news,
+            lower_bound=parts.lower_bound,
+            is_power_low=parts.is_power_low,
         )
 
 
 @contextlib.contextmanager
-def _bench(context: Context, component: str | None) -> Iterator[_Bench]:
+def _bench(context: Context, component: str | None, *, is_read_only: bool = False) -> Iterator[_Bench]:
+    """Ends with 1 where no firmware is configured. `is_read_only`: for a verb that only looks, and makes nothing."""
     settings = context.settings()
     carriers = firmware_carriers(settings)
     names = [component_of(carrier) for carrier in carriers]
@@ -80,7 +88,7 @@ def _bench(context: Context, component: str | None) -> Iterator[_Bench]:
     if component is not None and component not in names:
         raise click.UsageError(f"there is no component {component}: {', '.join(names)}")
     carrier = carriers[0 if component is None else names.index(component)]
-    journal = context.journal(settings)
+    journal = context.journal(settings, is_read_only=is_read_only)
     try:
         yield _Bench(context, settings, carrier, journal)
     finally:
@@ -96,12 +104,14 @@ def _alone(bench: _Bench, work: Callable[[Hangar], T], on_news: Callable[[int], 
             try:
                 with claimed(hangar.directory):
                     return work(hangar)
-            except AlreadyRunning as error:
+            except AlreadyRunning:
                 if clock.monotonic() > until:
-                    fail(str(error))
-                stop.wait(0.2)
+                    raise
+                stop.wait(LOOK_S)
     finally:
         hangar.store.close()
+        if bench.context.agent_pid() is None:  # one that runs keeps the count, and would overwrite ours
+            hangar.meter.account(is_last=True)
 
 
 def _told(bench: _Bench, look: Look) -> str:
@@ -125,6 +135,8 @@ def check(context: Context, component: str | None, as_json: bool) -> None:
     with _bench(context, component) as bench:
         try:
             look = _alone(bench, lambda hangar: hangar.channel.look(is_full=True))
+        except AlreadyRunning as error:
+            look = _under_way(bench, error)
         except (Transient, Blocked) as error:
             _unreachable(bench, error, as_json=as_json)
         if as_json:
@@ -132,6 +144,14 @@ def check(context: Context, component: str | None, as_json: bool) -> None:
         else:
             click.echo(_told(bench, look))
         sys.exit(_CODES.get(look.phase, 1))
+
+
+def _under_way(bench: _Bench, error: AlreadyRunning) -> Look:
+    """What the agent is busy with, which may be an image that comes for hours."""
+    release = next((each for each in bench.journal.releases(bench.component) if each.phase in UNDER_WAY), None)
+    if release is None:
+        fail(f"{error}: run it again when that has ended")
+    return Look(Phase.AVAILABLE, f"the agent is at it: {release.phase}", release)
 
 
 def _unreachable(bench: _Bench, error: Transient | Blocked, *, as_json: bool = False) -> NoReturn:
@@ -145,27 +165,40 @@ def _unreachable(bench: _Bench, error: Transient | Blocked, *, as_json: bool = F
 
 
 @click.command()
-@click.option("--now", is_flag=True, help="Do not wait for this device's turn in the rollout.")
+@click.option(
+    "--now",
+    is_flag=True,
+    help="Wait neither for this device's turn nor for the budget nor, after a failure, for the publisher.",
+)
 @_component
 @click.pass_obj
 def update(context: Context, now: bool, component: str | None) -> None:
-    """Fetch and install what the bucket offers this device. Exits as `check` does, and 0 once it is installed."""
+    """Fetch and install what the bucket offers this device. Exits as `check` does, and 0 once it is installed.
+
+    While the month's budget is spent nothing is fetched without --now. On a low battery it is fetched, and installed
+    once the battery is charged, also with --now.
+    """
     with _bench(context, component) as bench, _progress() as on_news:
 
         def work(hangar: Hangar) -> Look:
             stop = Stop()
+            make_directory(context.directories.data_dir)  # the agent may never have run
             hangar.installer.finish(stop)
             look = hangar.channel.look(is_full=True, is_urgent=now)
             if look.phase is Phase.AVAILABLE and look.release is not None:
                 on_news.begin(look.release)
-                release = hangar.installer.install(look.release, stop, basis=look.basis)
+                release = hangar.installer.install(look.release, stop, basis=look.basis, is_urgent=now)
                 look = Look(release.phase, release.reason, release)
             bench.journal.set_firmware_face(bench.component, dict(face_of(look)))
             return look
 
         try:
             look = _alone(bench, work, on_news)
+        except AlreadyRunning as error:
+            fail(f"{error}: run it again when that has ended")
         except (Transient, Blocked) as error:
+            face = face_in_trouble(bench.journal.firmware_face(bench.component), error)
+            bench.journal.set_firmware_face(bench.component, dict(face))
             _unreachable(bench, error)
         on_news.end()
         click.echo(_told(bench, look))
@@ -215,7 +248,7 @@ def _progress() -> Iterator[_Progress]:
 @click.pass_obj
 def status(context: Context, as_json: bool, component: str | None) -> None:
     """Show what is installed, what was offered last, and what is believed. Asks nobody."""
-    with _bench(context, component) as bench:
+    with _bench(context, component, is_read_only=True) as bench:
         document = _status(bench)
     if as_json:
         print_json(document)
@@ -229,11 +262,11 @@ def status(context: Context, as_json: bool, component: str | None) -> None:
 def _status(bench: _Bench) -> dict[str, Any]:
     hangar = bench.hangar()
     try:
-        memory = Memory.from_text(bench.journal.firmware_memory(bench.component, hangar.channel.source))
+        memory, security_version = hangar.high_water.memory(), hangar.high_water.security_version()
     finally:
         hangar.store.close()
     current = bench.journal.current_release(bench.component)
-    face = bench.journal.firmware_face(bench.component) or {"release": None, "state": "idle", "reason": ""}
+    face = bench.journal.firmware_face(bench.component) or {"release": None, "state": str(Phase.IDLE), "reason": ""}
     firmware = bench.carrier.firmware
     return {
         "component": bench.component,
@@ -246,7 +279,7 @@ def _status(bench: _Bench) -> dict[str, Any]:
         "hardware": firmware.hardware,
         "signatures": "not verified" if firmware.allow_unsigned and not firmware.root else "verified",
         "trouble": hangar.why_untrusted,
-        "security_version": bench.journal.security_version(bench.component),
+        "security_version": security_version,
         "versions": {"root": memory.marks.root, **memory.marks.versions} if memory.expires else {},
         "expires": {role: _words(moment) for role, moment in memory.expires.items()},
         "clock_floor": _words(memory.floor.at) if memory.floor.at else None,
@@ -304,7 +337,7 @@ def _acted(bench: _Bench, work: Callable[[Hangar], Release]) -> Release:
 @click.pass_obj
 def history(context: Context, as_json: bool, component: str | None) -> None:
     """List what happened to releases, the newest first."""
-    with _bench(context, component) as bench:
+    with _bench(context, component, is_read_only=True) as bench:
         steps = [
             {"time": _time(step.at), "release": step.release, "state": str(step.phase), "reason": step.reason}
             for step in bench.journal.firmware_steps(bench.component)

@@ -233,7 +233,8 @@ def _rollout(fields: _Fields) -> Rollout:
         wave = _Fields(_object(each, "a wave of the rollout"))
         not_before = parse_time(wave.needed("not_before"), "not_before of a wave")
         parsed.append(Wave(cohorts_of(wave.needed("percent")), not_before))
-    return Rollout(fields.shown_or_none("salt") or "", tuple(parsed), fields.flag("halt", False))
+    salt = "" if fields.given("salt") == "" else fields.shown_or_none("salt") or ""
+    return Rollout(salt, tuple(parsed), fields.flag("halt", False))
 
 
 def cohorts_of(percent: object) -> int:

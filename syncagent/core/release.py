@@ -1,15 +1,15 @@
 """A firmware release on this device: its states and legal moves, its turn in a rollout, and what it may never undercut.
 
-Values in, values out: the journal keeps what is here, `workers.firmware` acts on it.
+Values in, values out: the journal keeps what is here, the docks act on it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -26,7 +26,6 @@ class Phase(StrEnum):
     """How far a component's firmware is. What is not in MOVES is only shown, and never written down as a transition."""
 
     IDLE = "idle"  # never looked
-    CHECKING = "checking"
     UNCHANGED = "unchanged"
     STALE = "stale"  # the metadata's time is over: nothing new is installed
     AVAILABLE = "available"  # verified metadata offers it, and it is for us
@@ -108,6 +107,10 @@ class Marks:
         versions = {role: max(self.versions.get(role, 0), seen.versions.get(role, 0)) for role in sorted(roles)}
         return Marks(max(self.root, seen.root), self.keys, versions)
 
+    def joined(self, other: Marks) -> Marks:
+        """What two records know together: where their keys differ, those of the newer root are right."""
+        return self.raised(other) if other.root >= self.root else other.raised(self)
+
     def to_json(self) -> dict[str, Any]:
         return {"root": self.root, "keys": self.keys, "versions": dict(self.versions)}
 
@@ -138,6 +141,14 @@ class Floor:
             before = issued if before is None else max(before, issued)
         return Floor(before, keys)
 
+    def to_json(self) -> list[str | None]:
+        return [time_text(self.at) if self.at else None, self.keys]
+
+    @classmethod
+    def from_json(cls, document: Sequence[Any]) -> Self:
+        at, keys = document
+        return cls(parse_time(at) if at else None, str(keys))
+
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
@@ -148,10 +159,6 @@ class Trusted:
     target: Target | None  # None: nothing is offered (any more)
     issued: datetime | None = None
     timestamp_keys: str = ""
-
-    def first_expiry(self) -> tuple[str, datetime]:
-        """The role whose time is over first, and when."""
-        return min(self.expires.items(), key=lambda item: item[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +177,7 @@ class Memory:
             "etag": self.etag,
             "refreshed_at": self.refreshed_at,
             "marks": self.marks.to_json(),
-            "floor": [time_text(self.floor.at) if self.floor.at else None, self.floor.keys],
+            "floor": self.floor.to_json(),
             "expires": {role: time_text(moment) for role, moment in self.expires.items()},
             "target": self.target.to_json() if self.target else None,
         }
@@ -181,15 +188,23 @@ class Memory:
         if text is None:
             return cls()
         document = json.loads(text)
-        floor_at, floor_keys = document["floor"]
         return cls(
             etag=document["etag"],
             refreshed_at=document["refreshed_at"],
             marks=Marks.from_json(document["marks"]),
-            floor=Floor(parse_time(floor_at) if floor_at else None, floor_keys),
+            floor=Floor.from_json(document["floor"]),
             expires={role: parse_time(moment) for role, moment in document["expires"].items()},
             target=Target(**document["target"]) if document["target"] else None,
         )
+
+    def joined(self, marks: Marks, floor: Floor) -> tuple[Marks, Floor]:
+        """The marks and the floor of this and of another record, together."""
+        if floor.keys == self.floor.keys:
+            at = max((each for each in (self.floor.at, floor.at) if each is not None), default=None)
+            floor = Floor(at, floor.keys)
+        elif marks.root < self.marks.root:
+            floor = self.floor
+        return self.marks.joined(marks), floor
 
     def expired(self, reference: datetime) -> str:
         """Which cached role's time is over at `reference`; empty when none is."""
@@ -272,7 +287,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def parse_issued(value: object) -> datetime | None:
     """The `x-issued` field of a timestamp; None when it says nothing that can be read."""
     try:
-        return parse_time(value).astimezone(UTC)
+        return parse_time(value)
     except ManifestRejected:
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 #: What an answer may mean to the reader; every other status is an error of core/errors.py.
 OK, PARTIAL, NOT_MODIFIED, FORBIDDEN, MISSING, CHANGED, OUT_OF_RANGE = 200, 206, 304, 403, 404, 412, 416
@@ -12,7 +12,8 @@ OK, PARTIAL, NOT_MODIFIED, FORBIDDEN, MISSING, CHANGED, OUT_OF_RANGE = 200, 206,
 
 @dataclass(slots=True)
 class Got:
-    """One answer. Names of headers are in lower case. `chunks` are read to their end, or `drop` is called."""
+    """One answer. Names of headers are in lower case. `chunks` are read to their end, or `drop` is called, as a `with`
+    block does at its end."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -29,6 +30,12 @@ class Got:
         """End it without reading what is left."""
         if self._drop is not None:
             self._drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
 
 
 class Getter(Protocol):

@@ -12,6 +12,7 @@ from typing import Annotated
 import attrs
 
 from syncagent.core import constraints as c
+from syncagent.core.manifest import COMPONENT_PATTERN, NAME_PATTERN
 
 Text = Annotated[str, c.not_empty()]
 Globs = tuple[Text, ...]
@@ -91,11 +92,9 @@ class Firmware:
 
     poll_s: Annotated[float, c.within(1, 31_536_000)] = 900.0
     root: Text | None = None
-    channel: Annotated[str, c.matching("[a-z0-9-]{1,64}", remedy='use small letters, digits and "-"')] = "stable"
+    channel: Annotated[str, c.matching(NAME_PATTERN, remedy='use small letters, digits and "-"')] = "stable"
     #: None in a file; in a Carrier it is the carrier's name when nothing else was said.
-    component: Annotated[str, c.matching("[A-Za-z0-9_-]{1,64}", remedy='use letters, digits, "_" and "-"')] | None = (
-        None
-    )
+    component: Annotated[str, c.matching(COMPONENT_PATTERN, remedy='use letters, digits, "_" and "-"')] | None = None
     hardware: Text | None = None
     max_image_bytes: Annotated[int, c.within(1)] = 67_108_864
     keep: Count = 1
@@ -105,7 +104,7 @@ class Firmware:
     directory: Annotated[str, c.absolute_path] | None = None
     mode: Annotated[str, c.matching("0?[0-7]{3}", remedy='write it as chmod does: "0644"')] = "0644"
     group: Text | None = None
-    expiry_grace_days: Annotated[float, c.within(0)] = 0.0
+    expiry_grace_days: Annotated[float, c.within(0, 36_500)] = 0.0
 
 
 @attrs.frozen(kw_only=True)

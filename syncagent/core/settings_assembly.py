@@ -43,12 +43,13 @@ _NONE = Node([], "", 0)
 
 @dataclass
 class ConfigFiles:
-    """What was read: `objects[kind][name]`; what could not be read is in `unreadable[kind]`, and reported."""
+    """What was read: `objects[kind][name]`; what could not be read is in `unreadable[kind]`, and reported. `ignored`
+    says why, by name, of what lies beside the folders of the kinds."""
 
     config_dir: str
     objects: Mapping[str, Mapping[str, Node]]
     unreadable: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
 
 
 def assemble(files: ConfigFiles, *, identity: Callable[..., str], findings: Findings) -> Settings:
@@ -119,7 +120,10 @@ class _Assembly:
                     "add a file to addresses/, or name one in the system file",
                 )
             )
-        warnings = (*self.files.warnings, *self.ownership.warnings, *_slow(addresses, system))
+        # The root of trust lies there as well, and is not ignored at all.
+        roots = {(task.carrier.firmware.root or "").partition("/")[0] for task in tasks}
+        ignored = (why for name, why in self.files.ignored.items() if name not in roots)
+        warnings = (*ignored, *self.ownership.warnings, *_slow(addresses, system))
         return Settings(
             system=system,
             addresses=tuple(addresses),

@@ -90,7 +90,26 @@ class Routes:
     def tasks(self, wanted: Node | None) -> list[Task]:
         """The active tasks; `wanted` is the system file's list, None for all."""
         found = [self._task(use) for use in self._uses("tasks", wanted)]
-        return [task for task in found if task is not None]
+        tasks = [task for task in found if task is not None]
+        self._check_components(tasks)
+        return tasks
+
+    def _check_components(self, tasks: list[Task]) -> None:
+        """A component's firmware comes from one place: of two, one would never be looked at."""
+        first: dict[str, Task] = {}
+        for task in tasks:
+            component = task.carrier.firmware.component or task.carrier.name
+            other = first.setdefault(component, task)
+            if other.carrier == task.carrier:
+                continue
+            node = self.whole["carriers"][task.carrier.name]
+            report = self.findings.reporter(node, f"carriers/{task.carrier.name}")
+            where = self.whole["carriers"][other.carrier.name].file
+            what = f'the component "{component}" gets its firmware from {where} already (task {other.name})'
+            remedy = (
+                f'give one of them another firmware.component, or leave one of the tasks out of "tasks": {task.name}'
+            )
+            report(node.at(["firmware", "component"]), "firmware.component", what, remedy)
 
     def _uses(self, kind: str, wanted: Node | None) -> list[_Use]:
         uses: dict[str, _Use] = {}

@@ -7,7 +7,6 @@ journal before anybody acts on it. Leaves to others: the image (docks/installer.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -28,9 +27,21 @@ from syncagent.core.manifest import (
     parse_unsigned,
     time_text,
 )
-from syncagent.core.release import IN_USE, MAX_TRANSITIONS, UNDER_WAY, Device, Memory, Phase, Target, Trusted, decide
+from syncagent.core.release import (
+    IN_USE,
+    MAX_TRANSITIONS,
+    UNDER_WAY,
+    Device,
+    Memory,
+    Phase,
+    Target,
+    Trusted,
+    component_of,
+    decide,
+)
 from syncagent.core.remote import FORBIDDEN, MISSING, NOT_MODIFIED, OK, Getter, Got
 from syncagent.core.settings import Carrier
+from syncagent.docks.highwater import HighWater
 from syncagent.edges.clock import Clock
 from syncagent.edges.journal import Journal, Release
 
@@ -83,39 +94,42 @@ class Channel:
         getter: Getter,
         clock: Clock,
         trust: Truster | None,
-        source: str,
+        high_water: HighWater,
         why_untrusted: str,
         is_synchronised: Callable[[], bool],
         lower_bound: Callable[[], datetime | None] = lambda: None,
     ) -> None:
-        """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then. `source`
-        names store, path, channel and root of trust: what is remembered of another source does not count."""
-        self.component = carrier.firmware.component or carrier.name
+        """`trust`: None where no root is configured, or where it cannot be used, as `why_untrusted` says then, and what
+        to do. The source of `high_water` names store, path, channel and root of trust: what is remembered of another
+        does not count."""
+        self.component = component_of(carrier)
         self._carrier = carrier
         self._system_id = system_id
         self._journal = journal
         self._getter = getter
         self._clock = clock
         self._trust = trust
-        self.source = source
+        self._high_water = high_water
         self._why_untrusted = why_untrusted
         self._is_synchronised = is_synchronised
         self._lower_bound = lower_bound  # what a real-time clock says while nobody knows the time
 
     def look(self, *, is_full: bool = False, is_urgent: bool = False) -> Look:
-        """Look once. `is_urgent`: a wave need not be waited for. Raises: Transient, Blocked, Stopping."""
-        memory = Memory.from_text(self._journal.firmware_memory(self.component, self.source))
+        """Look once. `is_urgent`: a person asks, and neither a wave nor, after a failure, other metadata is waited for.
+
+        Raises: Transient, Blocked, Stopping.
+        """
+        memory = self._high_water.memory()
         try:
             if self._trust is not None:
                 memory = self._verified(self._trust, memory, is_full=is_full)
             elif self._why_untrusted or not self._carrier.firmware.allow_unsigned:
                 # A root that cannot be used is never an excuse to do without one.
-                remedy = "set firmware.root of the carrier to the publisher's root.json"
-                raise Blocked(self._why_untrusted or "no root of trust", trouble=Trouble.CREDENTIALS, remedy=remedy)
+                raise Blocked(self._why_untrusted or "no root of trust", trouble=Trouble.CREDENTIALS)
             else:
                 memory = self._unverified(memory, is_full=is_full)
         except Stale as error:
-            return Look(Phase.STALE, f"{error}; {self._clock_words()}; nothing new is installed")
+            return Look(Phase.STALE, f"{error}; {self._clock_words(memory)}; nothing new is installed")
         except Untrusted as error:
             return Look(Phase.REJECTED, f"verification failed: {error}")
         if memory.target is None:
@@ -137,13 +151,17 @@ class Channel:
         return now if least is None else max(now, least)
 
     def _less_grace(self, moment: datetime) -> datetime:
-        with contextlib.suppress(OverflowError):
-            return moment - timedelta(days=min(self._carrier.firmware.expiry_grace_days, 36_500.0))
-        return moment
+        return moment - timedelta(days=self._carrier.firmware.expiry_grace_days)
 
-    def _clock_words(self) -> str:
+    def _clock_words(self, memory: Memory) -> str:
+        """What the clock says, and what was believed instead of it."""
         is_synchronised = "synchronised" if self._is_synchronised() else "not synchronised"
-        return f"the clock says {self._clock.now():%Y-%m-%d} and is {is_synchronised}"
+        clock, now = self._clock.now(), self._now()
+        words = f"the clock says {clock:%Y-%m-%d} and is {is_synchronised}"
+        reference = memory.floor.reference(now)
+        if reference > now:
+            return f"{words}, a verified timestamp says {reference:%Y-%m-%d}"
+        return f"{words}, a real-time clock says {now:%Y-%m-%d}" if now > clock else words
 
     # -- what is believed ---------------------------------------------------------------------------------------------
 
@@ -155,6 +173,7 @@ class Channel:
         wall = self._less_grace(self._now())
         news = trust.poll(memory, reference=reference, wall=wall, is_full=is_full or is_due)
         if news is None:
+            self._high_water.keep(memory)
             role = memory.expired(reference)
             if role:
                 raise Stale(f"the {role}'s time was over on {time_text(memory.expires[role])}", role=role)
@@ -170,11 +189,11 @@ class Channel:
             expires=trusted.expires,
             target=trusted.target,
         )
-        self._remember(memory)
+        self._high_water.remember(memory)
         return memory
 
     def _unverified(self, memory: Memory, *, is_full: bool) -> Memory:
-        """What the unsigned manifest says, by now. Raises: Transient, Blocked."""
+        """What the unsigned manifest says, by now. Raises: Untrusted, Transient, Blocked."""
         key = "/".join(part for part in (self._carrier.path, UNSIGNED_NAME) if part)
         got = self._getter.get(key, headers={"If-None-Match": memory.etag} if memory.etag and not is_full else {})
         if got.status == NOT_MODIFIED:
@@ -187,11 +206,8 @@ class Channel:
         text = _whole(got, MAX_UNSIGNED_BYTES).decode("utf-8", "replace")
         digest = hashlib.sha256(text.encode()).hexdigest()
         memory = replace(memory, etag=got.etag, target=Target(0, digest, text, UNSIGNED))
-        self._remember(memory)
+        self._high_water.remember(memory)
         return memory
-
-    def _remember(self, memory: Memory) -> None:
-        self._journal.remember_firmware(self.component, self.source, memory.to_text())
 
     # -- what is made of it -------------------------------------------------------------------------------------------
 
@@ -216,18 +232,22 @@ class Channel:
         release = journal.release_of(self.component, manifest.id, offer.identity)
         if release is not None and release.phase in IN_USE:
             if current is not None and release.id == current.id:
+                self._follow_security(release, manifest)
                 self._drop_others(release, f"superseded by {release.name}")
                 return Look(Phase.UNCHANGED, "", release)
             release = None  # it was in use before, and is wanted again
         if release is not None and release.phase is Phase.ROLLED_BACK:
             words = f"; {current.name} is in use" if current is not None else ""
             return Look(Phase.ROLLED_BACK, release.reason + words, release)
+        if release is not None and (release.manifest, release.key) != (offer.text, offer.key):
+            # The same image, signed anew: its place, say, was none, and is another one now.
+            release = journal.amend_release(release, manifest=offer.text, key=offer.key)
         decision = decide(
             manifest,
             offer.length,
             device=self._device(),
             now=self.reference(memory),
-            security_version=journal.security_version(self.component),
+            security_version=self._high_water.security_version(),
             is_first=current is None,
             is_urgent=is_urgent,
         )
@@ -248,15 +268,24 @@ class Channel:
             )
             logger.info("firmware %s component=%s release=%s", release.phase, self.component, release.name)
         else:
+            # Final until the metadata changes; what went round in circles is final for good.
             is_over = release.phase is Phase.FAILED and not release.is_retryable
-            if is_over and (release.basis == offer.basis or release.transitions >= MAX_TRANSITIONS):
+            is_same = release.basis == offer.basis and not is_urgent
+            if is_over and (is_same or release.transitions >= MAX_TRANSITIONS):
                 return Look(Phase.FAILED, release.reason, release)
             release = self._follow(release, decision.phase, decision.reason)
-        if release.phase is Phase.FAILED and not release.is_retryable and release.basis != offer.basis:
-            # Other metadata is another try, with a budget of its own.
+        if release.phase is Phase.FAILED and not release.is_retryable:
+            # Other metadata, or a person's word, is another try, with a budget of its own.
             journal.note_download(release, etag="", spent_bytes=0)
             release = journal.firmware_release(release.id)
         return Look(decision.phase, decision.reason, release, decision.due, offer.basis)
+
+    def _follow_security(self, release: Release, manifest: Manifest) -> None:
+        """The release in use was signed anew to shut out older ones: it must not shut out itself, of all releases."""
+        if manifest.is_signed and manifest.security_version > self._high_water.security_version():
+            custom = {**json.loads(release.manifest), "security_version": manifest.security_version}
+            self._journal.amend_release(release, manifest=json.dumps(custom, sort_keys=True), key=release.key)
+            self._high_water.raise_security_version(manifest.security_version)
 
     def _follow(self, release: Release, phase: Phase, reason: str) -> Release:
         """Bring a known release to what was decided, with as few transitions as that takes."""
@@ -300,14 +329,12 @@ def _whole(got: Got, most_bytes: int) -> bytes:
         got.drop()
         raise Transient(f"the store answered {got.status}", trouble=Trouble.STORE)
     pieces, size = [], 0
-    try:
+    with got:
         for chunk in got.chunks:
             size += len(chunk)
             if size > most_bytes:
                 raise Untrusted(f"{UNSIGNED_NAME} is longer than {most_bytes} bytes")
             pieces.append(chunk)
-    finally:
-        got.drop()
     return b"".join(pieces)
 
 
@@ -318,3 +345,8 @@ def face_of(look: Look) -> Mapping[str, Any]:
     if release is not None and look.phase is Phase.UNCHANGED:
         state = release.phase
     return {"release": release.name if release else None, "state": str(state), "reason": look.reason}
+
+
+def face_in_trouble(face: Mapping[str, Any] | None, error: Transient | Blocked) -> Mapping[str, Any]:
+    """What `status` shows of a component whose look, or whose installation, did not get to an end."""
+    return {**(face or {"release": None, "state": str(Phase.IDLE)}), "reason": f"{error.trouble}: {error}"}

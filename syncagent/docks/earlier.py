@@ -10,6 +10,7 @@ import logging
 
 from syncagent.core.errors import Refused, Transient
 from syncagent.core.manifest import Manifest
+from syncagent.core.release import component_of
 from syncagent.core.settings import Carrier
 from syncagent.docks.channel import manifest_of
 from syncagent.edges.drop import Drop
@@ -27,7 +28,7 @@ class Earlier:
     """See the module."""
 
     def __init__(self, carrier: Carrier, *, journal: Journal, drop: Drop, staging: Drop) -> None:
-        self.component = carrier.firmware.component or carrier.name
+        self.component = component_of(carrier)
         self._carrier = carrier
         self._journal = journal
         self._drop = drop
@@ -37,24 +38,23 @@ class Earlier:
         """How many earlier images stay once this release is in use."""
         return self._carrier.firmware.keep if manifest.keep is None else manifest.keep
 
-    def is_in_the_way(self, current: Release, manifest: Manifest) -> bool:
-        """Whether the image in use has to move, because its place is taken."""
-        return self.keep_count(manifest) > 0 and manifest_of(current).disk_path == manifest.disk_path
+    def in_the_way(self, manifest: Manifest) -> Release | None:
+        """The release whose image has to move, because its place is taken and it is to stay."""
+        kept = self._journal.kept_releases(self.component)[: self.keep_count(manifest)]
+        return next((each for each in kept if manifest_of(each).disk_path == manifest.disk_path), None)
 
-    def keep_current(self, manifest: Manifest, release: Release) -> None:
-        """Before its place is taken: the image in use moves to where older ones are kept."""
-        current = self._journal.current_release(self.component)
-        if current is None or current.sha256 in (None, release.sha256):
-            return
-        if not self.is_in_the_way(current, manifest):
+    def make_way(self, manifest: Manifest, release: Release) -> None:
+        """Before a place is taken: the image that is there moves to where older ones are kept."""
+        before = self.in_the_way(manifest)
+        if before is None or before.sha256 in (None, release.sha256):
             return
         try:
             chunks = self._drop.read(manifest.disk_path)
-            self._staging.put(kept_path(current), chunks, sha256=current.sha256 or "", length=current.length or 0)
+            self._staging.put(kept_path(before), chunks, sha256=before.sha256 or "", length=before.length or 0)
         except Refused as error:
             # Somebody changed it at its place: there is nothing to go back to, and no reason to stay either.
-            logger.warning("firmware component=%s: %s cannot be kept: %s", self.component, current.name, error)
-            self._journal.mark_release(current, is_kept=False)
+            logger.warning("firmware component=%s: %s cannot be kept: %s", self.component, before.name, error)
+            self._journal.mark_release(before, is_kept=False)
 
     def prune(self) -> None:
         """Remove images beyond `keep`."""
@@ -62,8 +62,7 @@ class Earlier:
         if current is None:
             return
         manifest = manifest_of(current)
-        earlier = [each for each in self._journal.releases(self.component) if each.is_kept and each.id != current.id]
-        earlier.sort(key=lambda each: (each.activated_at or 0.0, each.id), reverse=True)
+        earlier = [each for each in self._journal.kept_releases(self.component) if each.id != current.id]
         kept = earlier[: self.keep_count(manifest)]
         in_use = {manifest.disk_path} | {manifest_of(each).disk_path for each in kept}
         wanted = {current.sha256} | {each.sha256 for each in kept}

@@ -20,13 +20,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from syncagent.core.errors import ManifestRejected, Refused, Transient, Trouble
+from syncagent.core.errors import Blocked, ManifestRejected, Refused, Transient, Trouble
 from syncagent.core.manifest import Manifest, config_text, time_text
 from syncagent.core.messages import RECEIPT, message_of
-from syncagent.core.release import IN_USE, Phase
+from syncagent.core.release import IN_USE, Phase, component_of
 from syncagent.core.settings import Carrier
 from syncagent.docks.channel import manifest_of
 from syncagent.docks.earlier import Earlier, kept_path
+from syncagent.docks.highwater import HighWater
 from syncagent.edges import hooks, inbox
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.drop import Drop
@@ -37,7 +38,14 @@ logger = logging.getLogger(__name__)
 
 #: What is left alone of the disk, beside the image and what its manifest asks for.
 RESERVE_BYTES = 1024 * 1024
+#: Of one call of `install`: the three that it takes, and some that go back to the download. The next poll goes on.
+MAX_STEPS = 8
 LOW_POWER = "it waits for the battery"
+ROLLBACK_FIRST = "it waits for a rollback to end"
+
+
+class _Held(Exception):
+    """The bytes of an image have to wait; the text says why."""
 
 
 class Installer:
@@ -48,6 +56,7 @@ class Installer:
         carrier: Carrier,
         *,
         journal: Journal,
+        high_water: HighWater,
         fetch: Fetch,
         drop: Drop,
         staging: Drop,
@@ -56,13 +65,15 @@ class Installer:
         why_not: Callable[[str], str],
         on_receipt: Callable[[], None],
         is_power_low: Callable[[], bool] = lambda: False,
+        why_wait: Callable[[str], str] = lambda _: "",
     ) -> None:
         """`staging`: the directory that `fetch` writes to; older images are kept there as well. `why_not` says why a
         path below the drop's root is none for firmware, in words. `is_power_low`: whoever takes the image from its
-        place might not survive it."""
-        self.component = carrier.firmware.component or carrier.name
+        place might not survive it. `why_wait` says why the bytes of an image for a path may not be spent now."""
+        self.component = component_of(carrier)
         self._carrier = carrier
         self._journal = journal
+        self._high_water = high_water
         self._fetch = fetch
         self._drop = drop
         self._staging = staging
@@ -71,6 +82,7 @@ class Installer:
         self._why_not = why_not
         self._on_receipt = on_receipt
         self._is_power_low = is_power_low
+        self._why_wait = why_wait
         self._earlier = Earlier(carrier, journal=journal, drop=drop, staging=staging)
 
     # -- forwards -----------------------------------------------------------------------------------------------------
@@ -78,19 +90,14 @@ class Installer:
     def finish(self, stop: Stop) -> None:
         """End what an earlier run began and must not leave: needs neither the bucket nor the clock.
 
-        Raises: Transient(DISK), Stopping.
+        Raises: Transient(DISK), Blocked where the way back is barred, Stopping.
         """
-        if self._is_power_low():
-            return
         intent = self._journal.rollback_intent(self.component)
         if intent is not None:
-            bad, good, reason = intent
-            self._go_back(
-                self._journal.firmware_release(bad),
-                self._journal.firmware_release(good) if good is not None else None,
-                reason,
-                stop,
-            )
+            # Whatever the battery: half a rollback may have left a config that names an image which is not there.
+            self._end_rollback(*intent, stop)
+        if self._is_power_low():
+            return
         for release in self._journal.releases(self.component):
             if release.phase is Phase.INSTALLED:
                 try:
@@ -101,14 +108,17 @@ class Installer:
         if current is not None and current.phase in IN_USE:
             self._after(current, stop)
 
-    def install(self, release: Release, stop: Stop, *, basis: str = "") -> Release:
+    def install(self, release: Release, stop: Stop, *, basis: str = "", is_urgent: bool = False) -> Release:
         """Bring a release that the channel offers to its place; where it got. `basis`: what the metadata is now.
+        `is_urgent`: a person asks, and pays for its bytes.
 
         Raises: Transient, Blocked, Stopping.
         """
+        if self._journal.rollback_intent(self.component) is not None:
+            return replace(release, reason=ROLLBACK_FIRST)
         if release.is_signed:
             # Before the first byte: an older one is refused from now on, even if this one never arrives.
-            self._journal.raise_security_version(self.component, manifest_of(release).security_version)
+            self._high_water.raise_security_version(manifest_of(release).security_version)
         try:
             manifest = manifest_of(release)
             self._check_place(manifest)
@@ -116,11 +126,11 @@ class Installer:
             # The place is the owner's to mend; it is looked at again with each poll, and that costs no byte.
             return self._fail(release, str(error), basis="", is_retryable=True)
         try:
-            for _ in range(8):
+            for _ in range(MAX_STEPS):
                 if release.phase in (Phase.VERIFIED, Phase.INSTALLED) and self._is_power_low():
                     return replace(release, reason=LOW_POWER)
                 if release.phase in (Phase.AVAILABLE, Phase.DEFERRED, Phase.FAILED, Phase.DOWNLOADING):
-                    release = self._download(release, manifest)
+                    release = self._download(release, manifest, is_urgent=is_urgent)
                 elif release.phase is Phase.VERIFIED:
                     release = self._place(release, manifest, stop)
                 elif release.phase is Phase.INSTALLED:
@@ -129,6 +139,8 @@ class Installer:
                     break
                 if release.phase is Phase.FAILED:
                     return release
+        except _Held as held:
+            return replace(release, phase=Phase.AVAILABLE, reason=str(held))
         except hooks.HookFailed as error:
             return self._fail(release, str(error), basis="", is_retryable=True)
         except Refused as error:
@@ -146,20 +158,30 @@ class Installer:
                 raise ManifestRejected(f"{path} {reason}")
             self._drop.check(path)
 
-    def _download(self, release: Release, manifest: Manifest) -> Release:
+    def _download(self, release: Release, manifest: Manifest, *, is_urgent: bool) -> Release:
+        """Raises: _Held, Transient, Blocked, Refused, Stopping."""
         name = release.identity
+
+        def go_on() -> None:
+            reason = "" if is_urgent else self._why_wait(manifest.disk_path)
+            if reason:
+                raise _Held(reason)
+
         is_there = release.sha256 is not None and self._drop.holds(
             manifest.disk_path, sha256=release.sha256, length=release.length
         )
         if is_there:
             return self._move(release, Phase.VERIFIED)
-        self._check_space(release, manifest, self._fetch.have_bytes(name))
+        have_bytes = self._fetch.have_bytes(name)
+        if release.length is None or have_bytes < release.length:
+            go_on()
+        self._check_space(release, manifest, have_bytes)
         release = self._move(release, Phase.DOWNLOADING)
         if release.phase is Phase.FAILED:
             return release
         order = Order(release.key, name, release.length, release.sha256, self._carrier.firmware.max_image_bytes)
         ticket = Ticket(release.etag, release.spent_bytes)
-        image = self._fetch.fetch(order, ticket, lambda t: self._note(release, t))
+        image = self._fetch.fetch(order, ticket, lambda t: self._note(release, t), go_on)
         return self._move(release, Phase.VERIFIED, length=image.length, sha256=image.sha256)
 
     def _note(self, release: Release, ticket: Ticket) -> None:
@@ -169,9 +191,9 @@ class Installer:
         length = release.length or 0
         # Once in staging, once beside its place until it takes that; and the image before it, where that moves.
         needed = max(0, length - have_bytes) + length + manifest.requires_free_bytes + RESERVE_BYTES
-        current = self._journal.current_release(self.component)
-        if current is not None and self._earlier.is_in_the_way(current, manifest):
-            needed += current.length or 0
+        in_the_way = self._earlier.in_the_way(manifest)
+        if in_the_way is not None:
+            needed += in_the_way.length or 0
         free = self._drop.free_bytes()
         if free < needed:
             what = f"the disk is full: {needed} bytes are needed, {free} are free"
@@ -185,7 +207,7 @@ class Installer:
         if not is_there and not self._staging.holds(part, sha256=release.sha256, length=release.length):
             return self._move(release, Phase.DOWNLOADING, "what was verified is not in staging any more")
         self._hook("before_install", release, manifest, stop)
-        self._earlier.keep_current(manifest, release)
+        self._earlier.make_way(manifest, release)
         if not is_there:
             chunks = self._staging.read(part)
             self._drop.put(manifest.disk_path, chunks, sha256=release.sha256, length=release.length)
@@ -197,10 +219,12 @@ class Installer:
         if not self._drop.holds(manifest.disk_path, sha256=release.sha256, length=release.length):
             return self._move(release, Phase.DOWNLOADING, "the image was changed at its place")
         self._put_config(release, manifest)
+        now = self._clock.now()
         return self._move(
             release,
             Phase.ACTIVATED,
-            activated_at=self._clock.now().timestamp(),
+            # Not before it was made: a receipt of 1970 would be older than that of any other release.
+            activated_at=(max(now, manifest.time) if manifest.is_signed else now).timestamp(),
             is_current=True,
             is_kept=True,
             is_receipted=not manifest.confirm_receipt,
@@ -283,48 +307,80 @@ class Installer:
 
     def _begin_to_go_back(self, bad: Release, reason: str, stop: Stop, *, is_forced: bool) -> Release | None:
         """`is_forced`: also where there is nothing to go back to; then no config names the bad one any more."""
-        earlier = [
-            each
-            for each in self._journal.releases(self.component)
-            if each.phase in IN_USE and each.is_kept and each.id != bad.id
-        ]
-        good = max(earlier, key=lambda each: (each.activated_at or 0.0, each.id), default=None)
+        good = self._way_back(bad)
         if good is None and not is_forced:
             raise Refused("there is no earlier release on the disk")
-        if good is not None:
-            self._check_way_back(good)
         self._journal.intend_rollback(bad, good, reason)
         self._go_back(bad, good, reason, stop)
         return good
 
+    def _way_back(self, bad: Release) -> Release | None:
+        """The latest earlier release that can come back. Raises: Refused, where there are some, and none can."""
+        refusal: Refused | None = None
+        for each in self._journal.kept_releases(self.component):
+            if each.id == bad.id:
+                continue
+            try:
+                self._check_way_back(each)
+            except Refused as error:
+                refusal = refusal or error
+            else:
+                return each
+        if refusal is not None:
+            raise refusal
+        return None
+
     def _check_way_back(self, good: Release) -> None:
         """Raises: Refused, Transient(DISK)."""
         manifest = manifest_of(good)
-        least = self._journal.security_version(self.component)
+        least = self._high_water.security_version()
         if good.is_signed and manifest.security_version < least:
             what = f"security_version {manifest.security_version} is below {least}"
             raise Refused(f"the release before, {good.name}, must not come back: {what}")
         self._check_place(manifest)
-        is_there = self._drop.holds(manifest.disk_path, sha256=good.sha256 or "", length=good.length)
-        if not is_there and not self._staging.holds(kept_path(good), sha256=good.sha256 or "", length=good.length):
+        if not self._is_kept(good):
             raise Refused(f"the image of {good.name} is not on the disk any more")
+
+    def _is_kept(self, release: Release) -> bool:
+        """Whether an image that was in use is still on the disk. Raises: Transient(DISK)."""
+        sha256, length = release.sha256 or "", release.length
+        if self._staging.holds(kept_path(release), sha256=sha256, length=length):
+            return True
+        try:
+            return self._drop.holds(manifest_of(release).disk_path, sha256=sha256, length=length)
+        except Refused:  # something else stands there
+            return False
+
+    def _end_rollback(self, bad_id: int, good_id: int | None, reason: str, stop: Stop) -> None:
+        """Go on with a rollback that was cut short; where there is no way back any more, the bad one stays."""
+        bad = self._journal.firmware_release(bad_id)
+        good = self._journal.firmware_release(good_id) if good_id is not None else None
+        try:
+            self._go_back(bad, good, reason, stop)
+        except Refused as error:
+            if good is not None and self._is_kept(good):
+                what, remedy = f"a rollback cannot be finished: {error}", "clear its place: it is tried again"
+                raise Blocked(what, trouble=Trouble.DISK, remedy=remedy) from error
+            logger.warning("firmware component=%s: no way back from %s: %s", self.component, bad.name, error)
+            self._journal.move_release(bad, bad.phase, f"{reason}; no way back: {error}", is_hooked=True)
+            self._journal.end_rollback(self.component)
 
     def _go_back(self, bad: Release, good: Release | None, reason: str, stop: Stop) -> None:
         """The intent is in the journal: repeated until it is done."""
         bad_manifest = manifest_of(bad)
         if good is None:
-            self._drop.remove(bad_manifest.config_path)
+            self._remove(bad_manifest.config_path)
+            reason = f"{reason}; there was none before it, so {bad_manifest.config_path} is removed"
         else:
             manifest, sha256, length = manifest_of(good), good.sha256 or "", good.length or 0
             if not self._drop.holds(manifest.disk_path, sha256=sha256, length=length):
                 self._drop.put(manifest.disk_path, self._staging.read(kept_path(good)), sha256=sha256, length=length)
             self._put_config(good, manifest)
             if bad_manifest.config_path != manifest.config_path:
-                self._drop.remove(bad_manifest.config_path)
+                self._remove(bad_manifest.config_path)
             if bad_manifest.disk_path != manifest.disk_path:
-                self._drop.remove(bad_manifest.disk_path, sha256=bad.sha256)
+                self._remove(bad_manifest.disk_path, sha256=bad.sha256)
         self._journal.roll_back_release(bad, good, reason)
-        self._journal.mark_release(bad, is_kept=False)
         logger.warning(
             "firmware rolled back component=%s from=%s to=%s reason=%s",
             *(self.component, bad.name, good.name if good else "nothing", reason),
@@ -334,6 +390,13 @@ class Installer:
                 self._hook("after_rollback", good, manifest_of(good), stop)
             except hooks.HookFailed as error:
                 logger.warning("firmware component=%s: %s", self.component, error)
+
+    def _remove(self, path: str, *, sha256: str | None = None) -> None:
+        """Remove what the bad release had put there; what is there instead by now is its owner's."""
+        try:
+            self._drop.remove(path, sha256=sha256)
+        except Refused as error:
+            logger.warning("firmware component=%s: %s is not removed: %s", self.component, path, error)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 

@@ -229,12 +229,12 @@ def _scalar(event: Any) -> object:
 def _read_directory(config_dir: str, findings: Findings) -> ConfigFiles:
     objects: dict[str, dict[str, Node]] = {}
     unreadable: dict[str, frozenset[str]] = {}
-    warnings: list[str] = []
+    ignored: dict[str, str] = {}
     for name in _names(config_dir, findings, remedy="say where it is with --config-dir"):
         path = os.path.join(config_dir, name)
         if not os.path.isdir(path):
             if name.endswith(ENDINGS):
-                warnings.append(f"{_printable(path)}: ignored: files are read from the folders of their kinds only")
+                ignored[name] = f"{_printable(path)}: ignored: files are read from the folders of their kinds only"
         elif name in KINDS:
             objects[name], unreadable[name] = _read_folder(path, name, findings)
         elif not _is_configuration(path):
@@ -243,8 +243,8 @@ def _read_directory(config_dir: str, findings: Findings) -> ConfigFiles:
                 remedy = f'rename it to "{near}"'
                 findings.add(Problem(_printable(path), 0, "", "this folder is of no kind that is known", remedy))
             else:
-                warnings.append(f"{_printable(path)}: ignored: this folder is of no kind that is ours")
-    return ConfigFiles(_printable(config_dir), objects, unreadable, tuple(warnings))
+                ignored[name] = f"{_printable(path)}: ignored: this folder is of no kind that is ours"
+    return ConfigFiles(_printable(config_dir), objects, unreadable, ignored)
 
 
 def _is_configuration(path: str) -> bool:

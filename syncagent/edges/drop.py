@@ -48,9 +48,9 @@ class Drop:
             except FileNotFoundError:
                 return
 
-    def free_bytes(self, path: str = "") -> int:
+    def free_bytes(self) -> int:
         """What the file system of the root has left for us. Raises: Transient(DISK)."""
-        with self._translated(path or self.root):
+        with self._translated(self.root):
             figures = os.statvfs(self.root)
         return figures.f_bavail * figures.f_frsize
 
@@ -95,7 +95,7 @@ class Drop:
             os.fsync(parent)
             return True
 
-    def read(self, path: str, *, most_bytes: int = 1 << 40) -> Iterator[bytes]:
+    def read(self, path: str) -> Iterator[bytes]:
         """The file's bytes. Raises: Refused when it is not there, or no regular file; Transient(DISK)."""
         with self._translated(path):
             try:
@@ -104,12 +104,11 @@ class Drop:
             except FileNotFoundError as error:
                 raise Refused(f"{path} is not there") from error
         try:
-            while most_bytes > 0:
+            while True:
                 with self._translated(path):
-                    piece = os.read(fd, min(READ_BYTES, most_bytes))
+                    piece = os.read(fd, READ_BYTES)
                 if not piece:
                     return
-                most_bytes -= len(piece)
                 yield piece
         finally:
             os.close(fd)

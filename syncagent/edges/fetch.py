@@ -15,26 +15,30 @@ import hashlib
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from syncagent.core.errors import Refused, Transient, Trouble
+from syncagent.core.meter import Meter
 from syncagent.core.remote import CHANGED, FORBIDDEN, MISSING, OK, OUT_OF_RANGE, PARTIAL, Getter, Got
 
 CHECKPOINT_BYTES = 256 * 1024
 READ_BYTES = 256 * 1024
 #: What may be spent on one image, in lengths of it.
 BUDGET_LENGTHS = 3
-#: An image whose length nobody signed may cost this much more than its length.
+#: A small image may cost this much, whatever its length.
 LEAST_BUDGET_BYTES = 64 * 1024
 #: Slower than this over `WINDOW_S` is a drip that keeps us waiting on purpose, or as good as that.
 LEAST_BYTES_PER_S = 64
 WINDOW_S = 60.0
 #: Connections in a row that may be cut before somebody else gets the thread. Each one brought something.
 MAX_CONNECTIONS = 200
-#: Answers in a row that bring nothing but a new beginning.
+#: New beginnings within one call of `fetch`, before the next poll has another try.
 MAX_RESTARTS = 3
+#: Where a limit makes a download wait, whoever watches it is told so often.
+HELD_S = 1.0
 
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
 _PART = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -69,8 +73,8 @@ class Image:
 
 
 class Fetch:
-    """Downloads into one staging directory. `on_news` is told after each checkpoint: who waits for the end may want
-    to see it move, and may raise Stopping; `keep` writes the ticket down."""
+    """Downloads into one staging directory. `on_news` is told after each piece how many bytes of the image are here:
+    who waits for the end may want to see it move, and may raise Stopping."""
 
     def __init__(
         self,
@@ -79,11 +83,17 @@ class Fetch:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         on_news: Callable[[int], None] = lambda _: None,
+        limit: Callable[[], int | None] = lambda: None,
+        wait: Callable[[float], object] | None = None,
     ) -> None:
+        """`limit`: bytes per second that may come now, None for no limit; `wait` is how to keep to it."""
         self._getter = getter
         self.directory = directory
         self._monotonic = monotonic
         self._on_news = on_news
+        self._limit = limit
+        self._wait = wait or threading.Event().wait
+        self._meter = Meter()
 
     def part_path(self, name: str) -> str:
         return os.path.join(self.directory, f"{name}.part")
@@ -107,12 +117,22 @@ class Fetch:
                 if name.endswith(".part") and name.removesuffix(".part") not in keep:
                     os.unlink(os.path.join(self.directory, name))
 
-    def fetch(self, order: Order, ticket: Ticket, keep: Callable[[Ticket], None] = lambda _: None) -> Image:
-        """The image, as soon as all of it is here. Raises: Transient, Blocked, Refused, Stopping."""
+    def fetch(
+        self,
+        order: Order,
+        ticket: Ticket,
+        keep: Callable[[Ticket], None] = lambda _: None,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> Image:
+        """The image, as soon as all of it is here; `keep` writes the ticket down at each checkpoint, and `go_on` may
+        raise there to end it for now.
+
+        Raises: Transient, Blocked, Refused, Stopping.
+        """
         with _translated():
             os.makedirs(self.directory, mode=0o750, exist_ok=True)
         with contextlib.closing(_Part(self.part_path(order.name))) as part:
-            return _Download(self, order, ticket, keep, part).run()
+            return _Download(self, order, ticket, keep, go_on, part).run()
 
     # -- for the download ---------------------------------------------------------------------------------------------
 
@@ -124,6 +144,19 @@ class Fetch:
 
     def tell(self, size_bytes: int) -> None:
         self._on_news(size_bytes)
+
+    def hold_back(self, count: int, size_bytes: int) -> float:
+        """So many bytes came: wait until the limit would have let them; how long that took."""
+        held_s = 0.0
+        while count > 0:
+            grant = self._meter.ask(count, rate=self._limit(), now_s=self._monotonic())
+            count -= grant.size_bytes
+            if grant.wait_s > 0:
+                wait_s = min(grant.wait_s, HELD_S)
+                self._wait(wait_s)
+                held_s += wait_s
+                self._on_news(size_bytes)
+        return held_s
 
 
 class _Part:
@@ -201,11 +234,20 @@ class _Part:
 class _Download:
     """One call of `Fetch.fetch`."""
 
-    def __init__(self, owner: Fetch, order: Order, ticket: Ticket, keep: Callable[[Ticket], None], part: _Part) -> None:
+    def __init__(
+        self,
+        owner: Fetch,
+        order: Order,
+        ticket: Ticket,
+        keep: Callable[[Ticket], None],
+        go_on: Callable[[], None],
+        part: _Part,
+    ) -> None:
         self._owner = owner
         self._order = order
         self._ticket = ticket
         self._keep = keep
+        self._go_on = go_on
         self._part = part
         self._length = order.length
         self._restarts = 0
@@ -251,7 +293,7 @@ class _Download:
             return
         if got.status in (FORBIDDEN, MISSING):
             raise Refused(f"the image cannot be had: {got.reason}")
-        with contextlib.closing(_Closing(got)):
+        with got:
             self._check_head(got)
             before = part.size
             try:
@@ -268,6 +310,9 @@ class _Download:
         """What the answer says of itself, before a byte of it is taken."""
         part, ticket = self._part, self._ticket
         total = _number(got.headers.get("content-length"))
+        if got.status == OK and _is_web_page(got) and (total is None or total != self._length):
+            what = "a web page came instead of the image: does this network ask for a login?"
+            raise Transient(what, trouble=Trouble.LINK)
         if got.status == PARTIAL:
             match = _RANGE.fullmatch(got.headers.get("content-range", ""))
             if match is None or int(match.group(1)) != part.size:
@@ -303,7 +348,10 @@ class _Download:
             if part.is_checkpoint_due():
                 part.sync()
                 self._keep(ticket)
+                if part.size < self._length:
+                    self._go_on()
             self._owner.tell(part.size)
+            since += self._owner.hold_back(len(chunk), part.size)  # what we wait for is nobody's slowness
             if ticket.spent_bytes > budget:
                 raise Refused(f"{ticket.spent_bytes} bytes were spent on an image of {self._length}")
             now = self._owner.now()
@@ -321,9 +369,9 @@ class _Download:
             yield chunk
 
 
-class _Closing:
-    def __init__(self, got: Got) -> None:
-        self.close = got.drop
+def _is_web_page(got: Got) -> bool:
+    """What a captive portal answers in the store's place; it is no verdict on the image."""
+    return "html" in got.headers.get("content-type", "").lower()
 
 
 def _number(text: str | None) -> int | None:

@@ -6,8 +6,8 @@ local files; what is written survives a power cut or was not written. Everything
 names the role whose time is over, Untrusted says what did not verify, Transient and Blocked are the link's, the
 store's or the disk's. Leaves to others: when to look, the image, and what a manifest means.
 
-python-tuf is used through its public interface and two private members, `_persist_file` and
-`_trusted_set.reference_time`; `contract_breaches` says when a release of it does not have them any more.
+python-tuf is used through its public interface and a few private members, named in `contract_breaches`, which says when
+a release of it does not have them any more.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import types as _types
 
@@ -29,6 +30,7 @@ if not hasattr(_types, "PublicKeyTypes"):
     _types.PublicKeyTypes = _types.PUBLIC_KEY_TYPES  # type: ignore[attr-defined]
     _types.PrivateKeyTypes = _types.PRIVATE_KEY_TYPES  # type: ignore[attr-defined]
 
+from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Signature, SSlibKey
 from tuf.api import exceptions as tuf
 from tuf.api.metadata import Role, TargetFile
@@ -62,17 +64,19 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def contract_breaches() -> list[str]:
-    """What this python-tuf lacks of the two private members that durability and the clock's floor rest on."""
+    """What this python-tuf lacks of the private members that durability, the clock's floor and the marks rest on."""
     from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 
-    breaches = []
-    if not callable(getattr(Updater, "_persist_file", None)):
-        breaches.append("Updater._persist_file")
-    if "reference_time" not in TrustedMetadataSet.__init__.__code__.co_names:
-        breaches.append("TrustedMetadataSet.reference_time")
-    if "_trusted_set" not in Updater.__init__.__code__.co_names:
-        breaches.append("Updater._trusted_set")
-    return breaches
+    methods: tuple[tuple[Any, str], ...] = ((Updater, "_persist_file"), (Updater, "_update_root_symlink"))
+    attributes: tuple[tuple[Any, str], ...] = (
+        (Updater, "_trusted_set"),
+        (Updater, "_dir"),
+        (TrustedMetadataSet, "reference_time"),
+        (TrustedMetadataSet, "_trusted_set"),
+    )
+    lacking = [(owner, name) for owner, name in methods if not callable(getattr(owner, name, None))]
+    lacking += [(owner, name) for owner, name in attributes if name not in owner.__init__.__code__.co_names]
+    return [f"{owner.__name__}.{name}" for owner, name in lacking]
 
 
 def verifier() -> str:
@@ -88,18 +92,22 @@ def verifier() -> str:
         "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
         "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
     )
-    key = SSlibKey("test", "ed25519", "ed25519", {"public": public})
-    key.verify_signature(Signature("test", true), b"\x72")
-    try:
-        key.verify_signature(Signature("test", true), b"\x73")
-    except Exception:
-        name = "pure Python" if _key.CRYPTO_IMPORT_ERROR else "cryptography"
-        if name == "cryptography":
-            import cryptography
+    if not _is_verified(public, true, b"\x72") or _is_verified(public, true, b"\x73"):
+        what = "true and false signatures are not told apart"
+        raise Blocked(what, trouble=Trouble.STORE, remedy="reinstall securesystemslib and cryptography")
+    if _key.CRYPTO_IMPORT_ERROR:
+        return "pure Python"
+    import cryptography
 
-            name = f"cryptography {cryptography.__version__}"
-        return name
-    raise Blocked("signatures are not verified", trouble=Trouble.STORE, remedy="reinstall securesystemslib")
+    return f"cryptography {cryptography.__version__}"
+
+
+def _is_verified(public: str, signature: str, data: bytes) -> bool:
+    try:
+        SSlibKey("test", "ed25519", "ed25519", {"public": public}).verify_signature(Signature("test", signature), data)
+    except UnverifiedSignatureError:
+        return False
+    return True
 
 
 class DurableUpdater(Updater):
@@ -127,7 +135,7 @@ class DurableUpdater(Updater):
                 return
         super()._update_root_symlink()
 
-    def trusted(self, path: str | None, *, is_whole: bool = True) -> Trusted:
+    def trusted(self, path: str | None) -> Trusted:
         """What is believed now, and what it says of the target at `path`.
 
         Raises: what Updater raises; Untrusted.
@@ -214,7 +222,7 @@ class BucketFetcher(FetcherInterface):
                 raise tuf.DownloadHTTPError(f"{key.rpartition('/')[2]}: {got.reason}", got.status)
             if got.status != OK:
                 raise Transient(f"the store answered {got.status}", trouble=Trouble.STORE)
-            with contextlib.closing(_Closing(got)):
+            with got:
                 for chunk in got.chunks:
                     yield chunk
                     if self._monotonic() > until:
@@ -236,14 +244,9 @@ class BucketFetcher(FetcherInterface):
         return b"".join(pieces)
 
 
-class _Closing:
-    def __init__(self, got: Got) -> None:
-        self.close = got.drop
-
-
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """python-tuf's errors in our words."""
+    """python-tuf's errors in our words. Raises: Stale, Untrusted, Transient, Blocked."""
     try:
         yield
     except tuf.ExpiredMetadataError as error:
@@ -331,7 +334,7 @@ class Trust:
 
     def _read(self, got: Got) -> bytes:
         pieces, size, until = [], 0, self._monotonic() + PATIENCE_S
-        with contextlib.closing(_Closing(got)):
+        with got:
             for chunk in got.chunks:
                 size += len(chunk)
                 if size > CONFIG.timestamp_max_length:

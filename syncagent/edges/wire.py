@@ -238,6 +238,7 @@ class Wire:
             connection.begin(flight, self._progress)
             with _reading(connection.place):
                 for chunk in reader.read_chunks():
+                    self._count(connection)  # a long body must not spend a budget unseen
                     started_at = time.monotonic()
                     yield chunk
                     connection.waited(time.monotonic() - started_at)

@@ -23,7 +23,7 @@ from syncagent.publish.releases import image_of, manifest_of
 from syncagent.publish.repository import Repository
 from syncagent.publish.shelf import Shelf
 
-#: What `status` of a device warns at, too.
+#: Sooner than this before an expiry it is worth a word.
 WARN = timedelta(days=7)
 MAX_RECEIPT_BYTES = 65_536
 _RECEIPT = re.compile(r"(?P<system>.+)/\.syncagent/confirm_receipt/[^/]+\.json")

@@ -7,6 +7,7 @@ where a passphrase comes from, and which key a role wants (publish/repository.py
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -28,9 +29,9 @@ from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import Key, Signature, Signer, SSlibKey
 
 from syncagent.core.errors import Refused
-from syncagent.edges.files import make_directory, words
+from syncagent.core.manifest import NAME_PATTERN
+from syncagent.edges.files import make_directory, open_directory, words
 
-NAME = re.compile(r"[a-z0-9-]{1,64}")
 #: PKCS#8 as every version of cryptography writes it stretches a passphrase by no more than 2,048 rounds of PBKDF2.
 MIN_PASSPHRASE_CHARACTERS = 12
 _MAX_FILE_BYTES = 65_536
@@ -41,7 +42,7 @@ Ask = Callable[[str, int], str]
 
 def check_name(name: str, *, what: str) -> str:
     """Raises: Refused."""
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise Refused(f'{what} {name!r} is no name: use 1 to 64 of a-z, 0-9 and "-"')
     return name
 
@@ -140,15 +141,12 @@ class KeyRing:
             for public in self.public_keys():
                 path = self._path(f"{public.name}.key")
                 if public.key.keyid == keyid and os.path.exists(path):
-                    self._unlock(path)
+                    self.unlock_file(path)
         return self._unlocked.get(keyid)
 
     def unlock_file(self, path: str) -> PrivateKey:
         """The private half in one file, wherever it lies. Raises: Refused."""
-        return self._unlock(path)
-
-    def _unlock(self, path: str) -> PrivateKey:
-        pem = read_small(path)
+        pem = read_file(path)
         for passphrase in self._passphrases:
             private = _decrypted(path, pem, passphrase)
             if private is not None:
@@ -179,30 +177,37 @@ class KeyRing:
 def read_public(path: str, *, name: str) -> PublicKey:
     """Raises: Refused."""
     try:
-        document = json.loads(read_small(path))
+        document = json.loads(read_file(path))
         key = Key.from_dict(document["keyid"], dict(document["key"]))
         return PublicKey(name, check_name(document["role"], what="role"), key)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"{path} is no public key") from error
 
 
-def read_small(path: str) -> bytes:
-    """A file that is at most a few pages long. Raises: Refused."""
+def read_file(path: str, *, most_bytes: int = _MAX_FILE_BYTES) -> bytes:
+    """A file of the publisher, or its beginning where it is longer than any is. Raises: Refused."""
     try:
         with open(path, "rb") as file:
-            return file.read(_MAX_FILE_BYTES)
+            return file.read(most_bytes)
     except OSError as error:
         raise Refused(f"{path}: {words(error)}") from error
 
 
 def write_new(path: str, data: bytes, *, mode: int) -> None:
-    """Write a file that is not there yet, durably. Raises: Refused."""
+    """Write a file that is not there yet, durably; where that fails there is none. Raises: Refused."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
+        try:
+            with open(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            with open_directory(os.path.dirname(path) or ".", "") as directory:
+                os.fsync(directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
     except OSError as error:
         raise Refused(f"{path}: {words(error)}") from error
 

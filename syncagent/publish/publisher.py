@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,11 +16,11 @@ from typing import Any
 
 from tuf.api.metadata import Metadata, Root
 
-from syncagent.core.errors import Refused
+from syncagent.core.errors import Blocked, Refused, SyncagentError, Transient
 from syncagent.core.model import Digest
 from syncagent.edges.files import PinnedFile, facts_of, look, make_directory, words, write_whole
 from syncagent.publish.changes import begin
-from syncagent.publish.keys import KeyRing, read_small
+from syncagent.publish.keys import KeyRing, read_file
 from syncagent.publish.reading import MAX_METADATA_BYTES, Held, Seen, parsed, seen_from_json, seen_to_json, taken_of
 from syncagent.publish.repository import TOP_ROLES, AnyMetadata, Draft, Repository, verified
 from syncagent.publish.shelf import Copy, Image, Shelf, Upload
@@ -39,20 +40,25 @@ class LocalImage:
 
     @classmethod
     def open(cls, path: str) -> LocalImage:
-        """Raises: Refused, Transient(DISK)."""
+        """Raises: Refused."""
         folder, _, name = os.path.realpath(path).rpartition("/")
-        status = look(folder or "/", name)
-        if status is None:
-            raise Refused(f"{path} is not there")
-        pinned = PinnedFile.open(folder or "/", name, facts=facts_of(status))
-        return cls(os.path.join(folder, name), pinned, pinned.digest())
+        try:
+            status = look(folder or "/", name)
+            if status is None:
+                raise Refused("it is not there")
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused("it is no regular file")
+            pinned = PinnedFile.open(folder or "/", name, facts=facts_of(status))
+            return cls(os.path.join(folder, name), pinned, pinned.digest())
+        except SyncagentError as error:
+            raise Refused(f"{path}: {error}") from error
 
     @property
     def size_bytes(self) -> int:
         return self.pinned.size_bytes
 
     def upload(self, name: str) -> Upload:
-        return Upload(name, self.digest, self.pinned.stretch(0, self.pinned.size_bytes))
+        return Upload(name, self.digest, self.pinned.stretch(0, self.pinned.size_bytes), self.pinned)
 
 
 class Publisher:
@@ -75,10 +81,13 @@ class Publisher:
                 f"{self.own_path(ROOT_FILE)} is not there: begin a repository with `syncagent firmware init`,"
                 " or bring the file from where that was done"
             )
-        seen = self._read_own(SEEN_FILE)
-        self._held = self.shelf.load(anchor, seen_from_json(seen) if seen else Seen())
+        self._held = self.shelf.load(anchor, self._seen())
         self._remember(self._held)
         return self._held.repository
+
+    def _seen(self) -> Seen:
+        data = self._read_own(SEEN_FILE)
+        return seen_from_json(data, self.own_path(SEEN_FILE)) if data is not None else Seen()
 
     def _remember(self, held: Held) -> None:
         self._write_own(SEEN_FILE, seen_to_json(held.seen))
@@ -125,7 +134,11 @@ class Publisher:
             # Kept before it is shown: an `init` that is interrupted goes on with it.
             self._write_own(ROOT_FILE, draft.root.to_bytes())
         self.shelf.commit(self._held, writes, images)
-        self.load()
+        try:
+            self.load()
+        except (Transient, Blocked) as error:
+            # It is in force, and an error would say that it is not. What is seen of it is noted by the next verb.
+            self.shelf.tell(f"it is written, and could not be read back: {error}")
         return names
 
     def _sign_but_root(self, draft: Draft) -> None:
@@ -164,7 +177,7 @@ class Publisher:
     def take_up(self, directory: str) -> tuple[Draft, list[Image]]:
         """What was exported, with the signatures that it got meanwhile. Raises: Refused."""
         try:
-            document = json.loads(read_small(os.path.join(directory, DRAFT_FILE)))
+            document = json.loads(read_file(os.path.join(directory, DRAFT_FILE)))
             before: dict[str, int] = dict(document["before"])
             changed = {role: self._read_role(directory, role) for role in _roles_in(directory)}
             if document["is_new"]:
@@ -188,8 +201,7 @@ class Publisher:
 
     def _read_role(self, directory: str, role: str) -> AnyMetadata:
         path = os.path.join(directory, f"{role}.json")
-        with open(path, "rb") as file:
-            return parsed(file.read(MAX_METADATA_BYTES), object, path)
+        return parsed(read_file(path, most_bytes=MAX_METADATA_BYTES), object, path)
 
     # -- the publisher's own files ------------------------------------------------------------------------------------
 
@@ -198,10 +210,9 @@ class Publisher:
         return os.path.join(self.ring.directory, name)
 
     def _read_own(self, name: str) -> bytes | None:
-        if not os.path.exists(self.own_path(name)):
-            return None
-        with open(self.own_path(name), "rb") as file:
-            return file.read(MAX_METADATA_BYTES)
+        """Raises: Refused."""
+        path = self.own_path(name)
+        return read_file(path, most_bytes=MAX_METADATA_BYTES) if os.path.exists(path) else None
 
     def _write_own(self, name: str, data: bytes) -> None:
         if self._read_own(name) != data:

@@ -153,11 +153,12 @@ def seen_to_json(seen: Seen) -> bytes:
     return (json.dumps({"versions": dict(seen.versions), "timestamp": seen.timestamp_sha256}, indent=2) + "\n").encode()
 
 
-def seen_from_json(data: bytes) -> Seen:
-    """Raises: Refused."""
+def seen_from_json(data: bytes, name: str) -> Seen:
+    """What `seen_to_json` wrote into the file of this name. Raises: Refused."""
     try:
         document = json.loads(data)
         versions = {str(role): int(version) for role, version in document["versions"].items()}
         return Seen(versions, str(document["timestamp"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused("it does not say what was seen") from error
+        remedy = "bring back a copy of it; without one, verify the bucket by other means and remove it"
+        raise Refused(f"{name} does not say what was seen: {remedy}") from error

@@ -6,7 +6,6 @@ Pure. Promises: what is offered is what devices accept, because their own parser
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -22,12 +21,18 @@ def manifest_of(target: TargetFile) -> Manifest:
     return parse_manifest(target.unrecognized_fields.get("custom"))
 
 
+def version_of(target: TargetFile) -> object:
+    """What a target's manifest calls its version, also where devices would refuse it; None where nothing does."""
+    custom = target.unrecognized_fields.get("custom")
+    return custom.get("version") if isinstance(custom, dict) else None
+
+
 def wave(percent: str | None, now: datetime) -> tuple[Wave, ...]:
     """The share of the fleet that may install from now on. Raises: Refused."""
     if percent is None:
         return ()
     try:
-        cohorts = cohorts_of(int(percent) if percent.isdigit() else percent)
+        cohorts = cohorts_of(percent.removesuffix("%"))
     except ManifestRejected as error:
         raise Refused(f"{percent!r} is no percentage from 0 to 100 with at most two decimals") from error
     return (Wave(cohorts, now.replace(microsecond=0)),)
@@ -45,7 +50,7 @@ def release(channel: str, manifest: Manifest, *, sha256_hex: str, size_bytes: in
 
 
 def with_rollout(target: TargetFile, rollout: Rollout) -> TargetFile:
-    """The same release on another way to the fleet."""
+    """The same release on another way to the fleet. Raises: ManifestRejected."""
     changed = copy.deepcopy(target)
     changed.unrecognized_fields["custom"] = replace(manifest_of(target), rollout=rollout).to_custom()
     return changed
@@ -63,7 +68,10 @@ def find(repository: Repository, channel: str, component: str) -> TargetFile:
 
 
 def security_version(repository: Repository, component: str) -> int:
-    """The highest that is offered of a component in any channel: lower is refused by devices that have it."""
+    """The highest that is offered of a component in any channel: lower is refused by devices that have it.
+
+    Raises: ManifestRejected.
+    """
     versions = [0]
     for _, target in repository.releases():
         manifest = manifest_of(target)
@@ -76,7 +84,3 @@ def image_of(target: TargetFile) -> str:
     """The name of a release's image below `targets/`."""
     channel, component, _ = target.path.split("/")
     return image_name(channel, component, target.hashes["sha256"])
-
-
-def images_of(targets: Iterable[TargetFile]) -> set[str]:
-    return {image_of(target) for target in targets}

@@ -2,8 +2,8 @@
 
 Pure: no bucket, no key file, no clock. A `Repository` was verified; a `Draft` becomes a list of writes only when every
 role in it has the signatures that clients will ask for. Promises: whoever stops between two of those writes leaves
-either the old repository or the new one, whole. Leaves to others: reading and writing (publish/shelf.py), and what a
-release is (publish/releases.py).
+either the old repository or the new one, whole. Leaves to others: reading (publish/reading.py), writing
+(publish/shelf.py), and what a release is (publish/releases.py).
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Write:
 
 @dataclass(slots=True)
 class Draft:
-    """The next state of a repository, role by role. Made by the functions below; becomes writes by `finish`."""
+    """The next state of a repository, role by role. Made by publish/changes.py; becomes writes by `finish`."""
 
     base: Repository | None
     root: Metadata[Root]
@@ -295,7 +295,7 @@ class Draft:
         self._sign(role, metadata, find)
         lack = self._lack(role, metadata)
         if lack is not None:
-            raise Refused(f"{lack}; its key is not here")
+            raise Refused(f"{lack}; its keys are not here: bring them, because each change is signed by them")
         self.changed[role] = metadata
         return metadata
 

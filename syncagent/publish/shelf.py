@@ -14,19 +14,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from syncagent.core.errors import KeyTaken, Refused, SyncagentError, Transient
+from syncagent.core.errors import KeyTaken, Refused, SyncagentError, Transient, Trouble, UploadGone
 from syncagent.core.model import Digest, ObjectFacts
 from syncagent.core.retry import backoff_s
 from syncagent.edges.clock import Stop
-from syncagent.edges.files import Content, digest_of
+from syncagent.edges.files import Content, PinnedFile, digest_of
+from syncagent.edges.multipart import MIB, MIN_PART_BYTES, NotBegun, Parcel, Shipment
 from syncagent.edges.orders import ObjectStore, PutRequest
 from syncagent.edges.payload import Body
 from syncagent.publish.reading import MAX_METADATA_BYTES, Held, Reader, Seen
 from syncagent.publish.repository import Write
+from syncagent.publish.uploads import Notes
 
 ATTEMPTS = 4
 #: Expiries are in days; a clock that is off by more than a slow network explains is a wrong one.
 MAX_SKEW_S = 300.0
+#: An image that is larger goes in parts: a cut costs one of them.
+MULTIPART_BYTES = 8 * MIB
 
 _T = TypeVar("_T")
 
@@ -56,6 +60,7 @@ class Upload:
     name: str
     digest: Digest
     body: Body
+    pinned: PinnedFile | None = None  # the same bytes, where they can be read in parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ Image = Upload | Copy
 
 
 class Shelf:
-    """One repository in one bucket. `path` is the carrier's; `wait` is for tests."""
+    """One repository in one bucket. `path` is the carrier's; `tell` takes a line for people; `wait` is for tests."""
 
     def __init__(
         self,
@@ -82,12 +87,18 @@ class Shelf:
         is_conditional: bool | None = None,
         wait: Callable[[float], object] | None = None,
         tell: Callable[[str], None] = lambda _line: None,
+        notes: str | None = None,
+        on_parts: Callable[[int, int], None] = lambda _sent_bytes, _size_bytes: None,
     ) -> None:
+        """`notes`: the file in which uploads in parts are remembered. `on_parts` is told between two parts how much of
+        an image is there."""
         self._store = store
         self._prefix = f"{path}/" if path else ""
         self._is_conditional = is_conditional
         self._wait = wait or Stop().wait
-        self._tell = tell
+        self.tell = tell
+        self._notes = notes
+        self._on_parts = on_parts
 
     def key(self, name: str) -> str:
         """The key of a name such as `metadata/timestamp.json`."""
@@ -220,10 +231,10 @@ class Shelf:
                 raise Overtaken
         try:
             self.patiently(lambda: self._put(key, data, only_if_match=base.etag if self.is_careful else None))
-        except Refused:
+        except Refused as error:
             # 412, or 404 where it was deleted. Its bytes tell whether an attempt without an answer was ours.
             if not self._has(key, data):
-                raise Overtaken from None
+                raise Overtaken from error
 
     def _has(self, key: str, data: bytes) -> bool:
         return self._is_there(key) and self.read(key) == data
@@ -244,23 +255,52 @@ class Shelf:
             return
         size_bytes = image.body.size_bytes
         if self.is_image(image.name, sha256=image.digest.sha256, size_bytes=size_bytes, md5=image.digest.md5):
-            self._tell("the image is in the bucket already")
+            self.tell("the image is in the bucket already")
+            return
+        if image.pinned is not None and size_bytes > MULTIPART_BYTES and self._put_parts(image, image.pinned):
             return
         # No condition: under this name nothing but these bytes is of use to anybody.
         request = PutRequest(self.image_key(image.name), image.digest, {}, "application/octet-stream")
         self.patiently(lambda: self._store.put(request, image.body))
+
+    def _put_parts(self, image: Upload, pinned: PinnedFile) -> bool:
+        """Send an image in parts, from wherever an earlier attempt stopped; False where the store takes none."""
+        parcel = Parcel(self.image_key(image.name), image.digest, {}, "application/octet-stream", None, MIN_PART_BYTES)
+        notes = Notes(self._notes, parcel.key)
+
+        def between() -> bool:
+            self._on_parts(notes.sent_bytes, pinned.size_bytes)
+            return False
+
+        def attempt() -> str | None:
+            return Shipment(self._store, pinned, notes, parcel).go_on(is_first_in_run=True, gives_way=between)
+
+        while True:
+            before = notes.sent_bytes
+            try:
+                self.patiently(attempt)
+            except (NotBegun, UploadGone):
+                return False
+            except Transient as error:
+                if notes.sent_bytes > before:
+                    continue  # patience is for a link that brings nothing
+                if error.trouble is Trouble.STORE and not notes.sent_bytes:
+                    return False  # such as one that proves no part
+                raise
+            notes.ended()
+            return True
 
     def _copy(self, image: Copy) -> None:
         def is_there() -> bool:
             return self.is_image(image.name, sha256=image.sha256, size_bytes=image.size_bytes)
 
         if is_there():
-            self._tell("the image is in the bucket already")
+            self.tell("the image is in the bucket already")
             return
         try:
             self._store.copy(self.image_key(image.source), self.image_key(image.name))
             if is_there():
-                self._tell("the image was copied within the bucket")
+                self.tell("the image was copied within the bucket")
                 return
         except SyncagentError:
             pass  # whether the source is whole is about to be seen
@@ -293,7 +333,7 @@ class Shelf:
             try:
                 return act()
             except Transient as error:
-                self._tell(f"{error}; once more")
+                self.tell(f"{error}; once more")
                 self._wait(backoff_s(attempt, least_s=1.0, most_s=10.0))
         return act()
 

@@ -6,6 +6,7 @@ round. A poll that finds nothing is one request, and writes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -14,11 +15,11 @@ from datetime import UTC
 from typing import Any
 
 from syncagent.core.board import Board, Fact
-from syncagent.core.errors import AlreadyRunning, Blocked, Transient
+from syncagent.core.errors import AlreadyRunning, Blocked, JournalBroken, Transient, Trouble
 from syncagent.core.release import Phase
 from syncagent.core.retry import backoff_s
 from syncagent.core.settings import Carrier
-from syncagent.docks.channel import Channel, Look, face_of
+from syncagent.docks.channel import Channel, Look, face_in_trouble, face_of
 from syncagent.docks.installer import Installer
 from syncagent.edges.claim import claimed
 from syncagent.edges.clock import Clock, Stop
@@ -68,6 +69,7 @@ class FirmwareWorker:
         self._jitter = jitter
         self._due = 0.0
         self._failures = 0
+        self._trouble: Trouble | None = None  # that the journal's face of the component tells of
         self._asked = threading.Event()
         self._is_done = False
 
@@ -103,12 +105,14 @@ class FirmwareWorker:
         look = self._channel.look()
         if look.phase is Phase.AVAILABLE and look.release is not None:
             self._show(Look(Phase.DOWNLOADING, look.reason, look.release))
+            self._trouble = None
             release = self._installer.install(look.release, stop, basis=look.basis)
             look = Look(release.phase, release.reason, release)
         elif look.phase is Phase.UNCHANGED and look.release is not None:
             look = Look(look.release.phase, look.reason or look.release.reason, look.release)
         self._show(look)
         self._failures = 0
+        self._trouble = None
         self._is_done = True
         return self._next(look)
 
@@ -121,9 +125,16 @@ class FirmwareWorker:
 
     def _failed(self, error: Transient | Blocked) -> float:
         self._failures += 1
-        logger.warning("firmware not reached component=%s reason=%s", self._channel.component, error)
+        logger.warning("firmware poll failed component=%s reason=%s", self._channel.component, error)
         state = "untrusted" if self._why_untrusted else str(error.trouble)
-        self._board.set_fact(f"firmware/{self._carrier.name}", Fact(False, state, str(error)))
+        more = {"remedy": error.remedy} if isinstance(error, Blocked) and error.remedy else {}
+        self._board.set_fact(f"firmware/{self._carrier.name}", Fact(False, state, str(error), more))
+        if error.trouble is not self._trouble:
+            # Once per trouble, whatever numbers its words hold: an outage is no reason to write to the card.
+            self._trouble = error.trouble
+            with contextlib.suppress(JournalBroken):  # the trouble may be just that
+                face = face_in_trouble(self._journal.firmware_face(self._channel.component), error)
+                self._journal.set_firmware_face(self._channel.component, dict(face))
         poll_s = self._carrier.firmware.poll_s
         if isinstance(error, Blocked):
             self._is_done = True  # nothing will come of it until somebody acts
@@ -137,7 +148,9 @@ class FirmwareWorker:
     def _show(self, look: Look) -> None:
         face: dict[str, Any] = dict(face_of(look))
         self._journal.set_firmware_face(self._channel.component, face)
-        fact = Fact(look.phase not in _TROUBLES, str(look.phase), look.reason)
+        # A release in use that nobody confirmed has a reason only where it should not be in use.
+        is_well = look.phase not in _TROUBLES and not (look.phase is Phase.ACTIVATED and look.reason)
+        fact = Fact(is_well, str(look.phase), look.reason)
         if not fact.ok:
             fact = Fact(False, fact.state, f"{self._channel.component}: {fact.reason}")
         elif self._carrier.firmware.allow_unsigned and self._carrier.firmware.root is None:

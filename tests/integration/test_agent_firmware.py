@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from syncagent.edges.network import default_interface
 from syncagent.posting import post
 from tests.agent import Agent
 from tests.firmware_publisher import PATH, FirmwarePublisher, into_verifying
@@ -89,23 +91,27 @@ def polls(store: VerifyingS3) -> list[int]:
 def test_run_once_drops_the_image_and_sends_the_receipt(
     agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
 ) -> None:
-    configure(agent, verifying.endpoint_url, publisher)
+    configure(agent, verifying.endpoint_url, publisher, mode="0640")
     publisher.publish(IMAGE)
     agent.write("a.jpg", b"picture")
     done = agent.run_once()
     assert done.returncode == 0, done.stderr
     assert dropped(agent) == {"firmware_images/boot.bin": IMAGE, "latest_firmware.json": b"boot"}
+    image = os.path.join(agent.base_dir, "generated_data", "firmware_images", "boot.bin")
+    assert os.stat(image).st_mode & 0o777 == 0o640
     assert agent.missing(verifying.objects()) == []
     (key,) = receipts(verifying)
     assert key.startswith(f"{PATH}/field-7/.syncagent/confirm_receipt/") and key.endswith("-boot.json")
     content = json.loads(verifying.objects()[key])["msg_content"]
     assert (content["id"], content["confirm_receipt"]) == ("r2", True)
+    # Nobody configured the way that receipts go, and yet it is there.
+    assert "not active" not in agent.cli("status", "--json").stdout
     again = agent.run_once()
     assert again.returncode == 0 and len(receipts(verifying)) == 1
 
 
 def test_a_message_polls_now_and_a_poll_that_finds_nothing_is_one_request(
-    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher, capsys: pytest.CaptureFixture[str]
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
 ) -> None:
     configure(agent, verifying.endpoint_url, publisher, poll_s=3600)
     agent.start()
@@ -188,6 +194,36 @@ def test_the_commands_tell_and_act_with_their_exit_codes(
     assert agent.cli("firmware", "check").returncode == 22
 
 
+def test_firmware_is_installed_by_hand_where_no_agent_ever_ran(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    configure(agent, verifying.endpoint_url, publisher)
+    shutil.rmtree(os.path.join(agent.base_dir, "generated_data"))
+    publisher.publish(b"one", id="first")
+    updated = agent.cli("firmware", "update")
+    assert updated.returncode == 0, updated.stderr
+    assert dropped(agent)["firmware_images/boot.bin"] == b"one"
+
+
+@pytest.mark.parametrize("place", [".syncagent.lock", ".syncagent-cam/x", "messages/x", "camera/x"])
+def test_what_is_the_agent_s_or_the_camera_s_is_no_place_for_firmware(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher, place: str
+) -> None:
+    configure(agent, verifying.endpoint_url, publisher)
+    publisher.publish(b"one", config_path=place)
+    updated = agent.cli("firmware", "update")
+    assert updated.returncode == 21 and place in updated.stdout, updated.stderr
+    assert dropped(agent)["firmware_images/boot.bin"] is None
+
+
+def test_verbs_that_only_look_make_nothing(agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher) -> None:
+    configure(agent, verifying.endpoint_url, publisher)
+    for verb in ("status", "history"):
+        looked = agent.cli("firmware", verb, "--json")
+        assert looked.returncode == 0, looked.stderr
+    assert not os.path.exists(agent.state_dir) and polls(verifying) == []
+
+
 def test_without_a_root_of_trust_the_agent_works_and_says_what_is_missing(agent: Agent, verifying: VerifyingS3) -> None:
     configure(agent, verifying.endpoint_url, None)
     agent.write("a.jpg", b"picture")
@@ -224,6 +260,61 @@ def test_an_unsigned_manifest_is_taken_only_where_it_is_allowed_and_that_is_loud
     agent.start()
     wait_until(lambda: agent.status()["facts"]["firmware"]["state"] == "unsigned", what="the warning")
     assert agent.status()["state"] == "degraded" and "signature" in agent.status()["reason"]
+
+
+def test_a_spent_budget_holds_images_back_and_not_polls_and_a_person_may_pay(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    assert default_interface(), "which link costs money is told by the default route, and this machine has none"
+    metered = {"interfaces": ["*"], "budget_bytes_per_month": 700_000, "allow": ["urgent*"]}
+    configure(agent, verifying.endpoint_url, publisher, poll_s=1)
+    edit_carrier(agent, upload={"metered": metered})
+    publisher.publish(IMAGE, id="one")
+    agent.start()
+    wait_until(lambda: dropped(agent)["firmware_images/boot.bin"] == IMAGE, what="the budget lasts for one")
+    publisher.publish(IMAGE[::-1], id="two")
+    wait_until(lambda: "budget" in agent.status()["firmware"]["cam"]["reason"], what="the second waits on its way")
+    face = agent.status()["firmware"]["cam"]
+    assert (face["release"], face["state"]) == ("two", "available"), face
+    assert agent.status()["facts"]["firmware"]["ok"]
+    assert 700_000 <= agent.status()["wire"]["bytes_month"] < 1_100_000, "it is held back on its way, and counted"
+    count = len(polls(verifying))
+    wait_until(lambda: len(polls(verifying)) > count + 1, what="polls go on")
+    publisher.publish(b"urgent", id="three", file_name="urgent")
+    wait_until(lambda: dropped(agent)["latest_firmware.json"] == b"urgent", what="what is allowed goes")
+    publisher.publish(IMAGE[::-1], id="four")
+    done = agent.cli("firmware", "update")
+    assert done.returncode == 10 and "budget" in done.stdout, done
+    assert agent.cli("firmware", "update", "--now").returncode == 0
+    assert dropped(agent)["firmware_images/boot.bin"] == IMAGE[::-1]
+    publisher.publish(IMAGE, id="five")
+    wait_until(lambda: "budget" in agent.status()["firmware"]["cam"]["reason"], what="the next waits")
+    edit_carrier(agent, upload={"metered": {**metered, "budget_bytes_per_month": 50_000_000}})
+    wait_until(lambda: agent.status()["firmware"]["cam"]["release"] == "five", what="a greater budget", deadline_s=30)
+    wait_until(lambda: dropped(agent)["firmware_images/boot.bin"] == IMAGE, what="and its image")
+    assert agent.stop() == 0
+
+
+def edit_carrier(agent: Agent, **keys: Any) -> None:
+    path = os.path.join(agent.config_dir, "carriers", "s3_firmware_ota.json")
+    document = json.loads(Path(path).read_bytes())
+    agent.put_config("carriers/s3_firmware_ota", {**document, **keys})
+
+
+def test_a_check_beside_an_agent_that_is_busy_for_hours_says_with_what(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    publisher.publish(os.urandom(3_000_000), id="slow")
+    with Proxy(verifying.endpoint_url) as proxy:
+        configure(agent, proxy.endpoint_url, publisher)
+        proxy.rule = Rule(down_bytes_per_s=60_000)
+        agent.start()
+        wait_until(lambda: agent.status()["firmware"]["cam"]["state"] == "downloading", what="the download")
+        checked = agent.cli("firmware", "check", "--json")
+        assert checked.returncode == 10, checked.stderr
+        told = json.loads(checked.stdout)
+        assert (told["release"], told["reason"]) == ("slow", "the agent is at it: downloading")
+        assert agent.stop(within_s=10) == 0
 
 
 def test_an_agent_that_is_stopped_while_an_image_comes_ends_soon_and_goes_on_there(

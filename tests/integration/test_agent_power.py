@@ -6,12 +6,15 @@ import errno
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests import chips, fieldbus
 from tests.agent import Agent, sent
+from tests.firmware_publisher import FirmwarePublisher, into_verifying
+from tests.integration.test_agent_firmware import configure, dropped
 from tests.servers import VerifyingS3, s3_client, wait_until
 
 EUI = "fcc23d123456"
@@ -119,6 +122,28 @@ def test_an_agent_that_starts_on_a_low_battery_sends_nothing_first(
     wait_until(lambda: agent.key("a.jpg") in sent(verifying), what="a gauge that is gone does not pause")
     assert agent.status()["devices"]["battery"]["state"] == "not there"
     assert facts(agent, "power")["ok"] is False
+
+
+def test_firmware_by_hand_waits_for_the_battery_as_the_agent_does(
+    agent: Agent, bus: Field, verifying: VerifyingS3
+) -> None:
+    publisher = FirmwarePublisher(into_verifying(verifying), now=datetime.now(UTC).replace(microsecond=0))
+    configure(agent, verifying.endpoint_url, publisher, poll_s=3600)
+    agent.put_config("devices/battery", BATTERY)
+    bus.battery(12)
+    publisher.publish(b"one", id="first")
+    for arguments in (("update",), ("update", "--now")):
+        done = agent.cli("firmware", *arguments)
+        assert (done.returncode, done.stdout) == (10, "cam: verified first: it waits for the battery\n"), done.stderr
+    agent.start()
+    bus.battery(17)  # what is between the limits is low only for who saw it below them
+    done = agent.cli("firmware", "update", "--now")
+    assert (done.returncode, done.stdout) == (10, "cam: verified first: it waits for the battery\n"), done.stderr
+    assert dropped(agent)["latest_firmware.json"] is None
+    assert agent.stop() == 0
+    bus.battery(30)
+    assert agent.cli("firmware", "update").returncode == 0
+    assert dropped(agent)["firmware_images/boot.bin"] == b"one"
 
 
 @pytest.mark.parametrize("trouble", ["hang", errno.EBUSY, errno.ETIMEDOUT])

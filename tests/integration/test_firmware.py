@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,19 +20,6 @@ def device(tmp_path: Path) -> Iterator[Device]:
     made.close()
 
 
-@pytest.fixture
-def build(tmp_path: Path) -> Iterator[Callable[..., Device]]:
-    made: list[Device] = []
-
-    def build(**more: Any) -> Device:
-        made.append(Device(str(tmp_path / str(len(made))), **more))
-        return made[-1]
-
-    yield build
-    for each in made:
-        each.close()
-
-
 def test_a_published_image_is_verified_dropped_and_confirmed(device: Device) -> None:
     custom = device.publisher.publish(IMAGE)
     fact = device.poll()
@@ -41,6 +27,7 @@ def test_a_published_image_is_verified_dropped_and_confirmed(device: Device) -> 
     assert device.files == {"firmware_images/boot.bin": IMAGE, "latest_firmware.json": b"boot"}
     assert device.face == {"release": custom["id"], "state": "activated", "reason": ""}
     (receipt,) = device.letters
+    assert device.receipts == 1, "whoever sends receipts is woken"
     content = json.loads(receipt)["msg_content"]
     assert (content["id"], content["file_name"], content["confirm_receipt"]) == (custom["id"], "boot", True)
 

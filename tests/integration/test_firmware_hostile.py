@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 from syncagent.core.errors import Blocked, Transient, Trouble
+from syncagent.core.manifest import time_text
+from syncagent.core.release import Phase
 from syncagent.core.remote import Got
 from tests.fakes import FakeClock, MemoryStore, Script
 from tests.firmware_device import Device
@@ -64,6 +66,7 @@ def refused(device: Device, *words: str, state: str | None = None) -> None:
     assert not fact.ok
     for word in words:
         assert word in fact.reason, fact
+        assert word in device.face["reason"], device.face
     if state is not None:
         assert fact.state == state
         assert device.face["state"] == state and device.face["reason"] in fact.reason
@@ -131,6 +134,7 @@ def test_an_endless_image_is_cut_at_its_signed_length(tmp_path: Path) -> None:
     fact = device.poll()
     assert fact.state == "failed" and "longer" in fact.reason
     assert store.taken <= len(NEW) + 2 * 65536 and device.files == {} and device.letters == []
+    device.close()
 
 
 def test_an_image_of_another_component_is_rejected(device: Device) -> None:
@@ -155,6 +159,7 @@ def test_an_image_above_the_size_cap_is_rejected(tmp_path: Path) -> None:
     device = Device(str(tmp_path), max_image_bytes=1000)
     device.publisher.publish(NEW)
     assert device.poll().state == "rejected" and device.files == {}
+    device.close()
 
 
 @pytest.mark.parametrize(
@@ -317,6 +322,105 @@ def test_a_replay_is_refused_when_local_metadata_is_damaged(device: Device, dama
     recovers(device)
 
 
+def lose_journal(device: Device) -> None:
+    """The agent starts with a journal that knows nothing; all else in its state directory stays."""
+    device.close()
+    for name in os.listdir(device.directories.state_dir):
+        if name.startswith("journal"):
+            os.unlink(os.path.join(device.directories.state_dir, name))
+    device.start()
+
+
+def replays(device: Device, *words: str) -> None:
+    """The next poll, of a device that remembers nothing but marks, leaves image, config and receipts as they are."""
+    with untouched(device):
+        fact = device.poll()
+    assert (fact.ok, fact.state) == (False, "rejected"), fact
+    assert all(word in fact.reason for word in words), fact
+
+
+def test_a_replay_is_refused_when_journal_and_local_metadata_are_lost(device: Device) -> None:
+    state = device.publisher.state()
+    device.publisher.publish(NEW, id="new", security_version=2)
+    device.poll()
+    lose_journal(device)
+    shutil.rmtree(device.metadata_dir)
+    device.publisher.replay(state)
+    replays(device, "a rollback", "older than")
+    recovers(device)
+
+
+def test_a_replay_is_refused_when_the_journal_is_an_older_one(device: Device) -> None:
+    state = device.publisher.state()
+    journal = os.path.join(device.directories.state_dir, "journal.db")
+    device.close()
+    kept = Path(journal).read_bytes()
+    device.start()
+    device.publisher.publish(NEW, id="new", security_version=2)
+    device.poll()
+    device.close()
+    for name in (journal + "-wal", journal + "-shm"):
+        Path(name).unlink(missing_ok=True)
+    Path(journal).write_bytes(kept)
+    device.start()
+    shutil.rmtree(device.metadata_dir)
+    device.publisher.replay(state)  # its timestamp is the one whose ETag this journal knows
+    replays(device, "a rollback", "older than")
+    recovers(device)
+
+
+def test_a_lower_security_version_is_refused_when_the_journal_is_lost(device: Device) -> None:
+    lose_journal(device)
+    device.publisher.publish(NEW, id="new", security_version=1)
+    replays(device, "security_version 1 is below 2")
+    recovers(device)
+
+
+def test_a_clock_in_1970_does_not_help_a_replay_when_the_journal_is_lost(device: Device) -> None:
+    device.publisher.issued = NOW + timedelta(days=20)
+    device.publisher.renew(40)
+    device.poll()
+    lose_journal(device)
+    device.clock.jump(-50 * 365 * 86_400.0)
+    device.publisher.issued = None
+    device.publisher.renew(10)
+    with untouched(device):
+        fact = device.poll()
+    assert fact.state == "stale", fact
+
+
+@pytest.mark.parametrize("damage", ["empty", "zeroed", "garbled", "raised", "deleted", "no file"])
+def test_a_torn_copy_of_the_marks_is_told_and_the_journal_used(
+    device: Device, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = device.publisher.state()
+    device.publisher.publish(NEW, id="new", security_version=3)
+    device.poll()
+    copy = Path(device.work_dir, "high-water.json")
+    before = copy.read_bytes()
+    if damage in ("deleted", "no file"):
+        copy.unlink()
+    if damage == "no file":
+        copy.mkdir()
+    elif damage != "deleted":
+        bad = {
+            "empty": b"",
+            "zeroed": bytes(len(before)),
+            "garbled": b"[1]",
+            "raised": before.replace(b": 3", b": 999"),
+        }
+        assert bad[damage] != before
+        copy.write_bytes(bad[damage])
+    shutil.rmtree(device.metadata_dir)
+    device.publisher.replay(state)
+    replays(device, "a rollback")
+    assert ("is of no use" in caplog.text) is (damage != "deleted")
+    if damage != "no file":
+        device.publisher.publish(b"good" * 1000, id="good", security_version=3)
+        assert device.poll().state == "activated"
+        assert json.loads(copy.read_bytes())["marks"]["security_version"] == 3, "it is whole again"
+
+
 def test_a_replay_of_the_time_before_a_key_was_retired_is_refused_when_local_metadata_is_gone(device: Device) -> None:
     state = device.publisher.state()
     device.publisher.rotate("timestamp", "snapshot")
@@ -335,10 +439,10 @@ def test_versions_that_a_thief_drove_up_are_recovered_from_by_new_keys(device: D
     publisher.bump()
     assert device.poll().ok
     publisher.timestamp.version = publisher.snapshot.version = 10
-    refused_before = publisher.publish(NEW, id="new", security_version=2)
+    publisher.publish(NEW, id="new", security_version=2)
     refused(device, "verification failed", state="rejected")
     publisher.rotate("timestamp", "snapshot")
-    assert device.poll().state == "activated", refused_before
+    assert device.poll().state == "activated"
 
 
 # -- time -------------------------------------------------------------------------------------------------------------
@@ -393,11 +497,32 @@ def test_a_clock_in_1970_takes_new_releases_and_refuses_what_was_over_before(tmp
     device = Device(str(tmp_path), clock=clock)
     device.publisher.publish(OLD, id="old")
     assert device.poll().state == "activated"
+    # Nor does its receipt say that it came before it was made.
+    assert time_text(NOW) in device.letters[0].decode()
     # The floor is what the verified timestamp says: whatever was over by then is stale, whatever the clock says.
     device.publisher.timestamp.expires = NOW - timedelta(days=1)
     device.publisher.publish(NEW, id="new")
     refused(device, "timestamp", "1970", state="stale")
     device.close()
+
+
+def test_a_stale_release_is_told_with_every_time_that_was_asked(tmp_path: Path) -> None:
+    clock = FakeClock(datetime(1970, 1, 1, tzinfo=UTC))
+    device = Device(str(tmp_path), clock=clock)
+    try:
+        device.publisher.issued = NOW + timedelta(days=10)
+        device.publisher.publish(NEW)
+        device.poll()
+        device.publisher.issued = None
+        device.publisher.renew(5)
+        reason = device.poll().reason
+        assert "the clock says 1970-01-01 and is not synchronised, a verified timestamp says 2025-06-11" in reason
+        device.lower_bound = NOW + timedelta(days=40)
+        reason = device.poll().reason
+        assert "the clock says 1970-01-01 and is not synchronised, a real-time clock says 2025-07-11" in reason
+        assert "a verified timestamp" not in reason
+    finally:
+        device.close()
 
 
 def test_a_clock_in_2099_keeps_what_is_installed_and_recovers(device: Device) -> None:
@@ -484,6 +609,7 @@ def test_a_path_that_is_not_firmware_s_is_refused(tmp_path: Path) -> None:
     device.publisher.publish(NEW, disk_path="camera/a.jpg")
     fact = device.poll()
     assert fact.state == "failed" and "is the camera's" in fact.reason and device.files == {}
+    device.close()
 
 
 def test_a_place_that_stays_bad_costs_no_transition(device: Device) -> None:
@@ -508,6 +634,16 @@ def test_a_missing_image_is_final_until_the_metadata_changes(device: Device) -> 
     device.publisher.put(device.publisher.image_key(NEW), NEW)
     device.publisher.renew()
     assert device.poll().state == "activated"
+
+
+def test_a_person_who_mended_the_bucket_need_not_wait_for_other_metadata(device: Device) -> None:
+    device.publisher.publish(NEW, put_image=False, security_version=2)
+    refused(device, "404", state="failed")
+    device.publisher.put(device.publisher.image_key(NEW), NEW)
+    refused(device, "404", state="failed")
+    look = device.channel.look(is_full=True, is_urgent=True)
+    assert (look.phase, look.reason) == (Phase.AVAILABLE, "") and look.release is not None
+    assert device.installer.install(look.release, device.stop, basis=look.basis).phase is Phase.ACTIVATED
 
 
 @pytest.mark.parametrize(
@@ -600,7 +736,6 @@ def test_two_agents_on_one_state_directory_never_act_at_once(device: Device) -> 
         assert leave.wait(20)
         return real(key, headers=headers)
 
-    device.getter = device.store
     device.store.get = slow  # type: ignore[method-assign]
     worker = threading.Thread(target=device.poll)
     worker.start()

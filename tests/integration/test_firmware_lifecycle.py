@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from syncagent.core.release import MAX_TRANSITIONS, Phase, cohort
 from syncagent.edges import hooks
 from syncagent.edges.clock import Stop
 from tests.firmware_device import SYSTEM_ID, Device
-from tests.firmware_publisher import NOW
+from tests.firmware_publisher import NOW, PATH
 
 ONE, TWO, THREE = b"one" * 50_000, b"two" * 50_000, b"three" * 50_000
 PLACE = "firmware_images/boot.bin"
@@ -78,7 +79,8 @@ def test_a_release_waits_for_its_wave_and_comes_without_another_download_of_meta
     asked = len(device.gets())
     device.wait(hours=2)
     assert device.poll().state == "activated" and device.files[PLACE] == TWO
-    assert device.gets(asked) == ["metadata/timestamp.json", device.gets(asked)[1]]
+    image = device.publisher.image_key(TWO).removeprefix(f"{PATH}/")
+    assert device.gets(asked) == ["metadata/timestamp.json", image]
 
 
 def test_a_deferred_release_is_looked_at_when_its_wave_begins(build: Callable[..., Device]) -> None:
@@ -149,7 +151,7 @@ def test_hooks_run_in_order_and_confirm_the_release(
 
 
 def test_a_hook_before_the_installation_keeps_it_off_until_it_agrees(
-    build: Callable[..., Device], script: Callable[..., str], tmp_path: Path
+    build: Callable[..., Device], script: Callable[..., str]
 ) -> None:
     device = build(hooks={"before_install": script("hook", 3)})
     device.publisher.publish(ONE, id="one")
@@ -207,9 +209,40 @@ def test_a_first_release_whose_hook_fails_is_named_by_no_config(
     assert device.poll().state == "rolled_back"
     assert "latest_firmware.json" not in device.files
     assert device.journal.current_release("cam") is None
+    told = "confirm ended with 1; there was none before it, so latest_firmware.json is removed"
+    assert told in device.face["reason"] and told in device.journal.firmware_steps("cam")[0].reason
 
 
-def test_hooks_are_bounded_and_end_with_the_agent(tmp_path: Path, script: Callable[..., str]) -> None:
+def test_a_rollback_that_is_barred_is_told_with_the_way_out_and_ends_when_that_is_clear(
+    build: Callable[..., Device],
+) -> None:
+    device = build()
+    for image in (ONE, TWO):
+        device.publisher.publish(image)
+        device.poll()
+    bad, good = device.journal.releases("cam")
+    device.journal.intend_rollback(bad, good, "a hook said so")
+    config = os.path.join(device.directories.data_dir, "latest_firmware.json")
+    os.unlink(config)
+    os.mkdir(config)
+    for _ in range(2):
+        fact = device.poll()
+        assert not fact.ok and "latest_firmware.json is a directory" in fact.reason and "clear" in fact.more["remedy"]
+    os.rmdir(config)
+    assert device.poll().state == "rolled_back" and device.files[PLACE] == ONE
+
+
+def test_a_first_release_is_rolled_back_whatever_took_the_place_of_its_config(
+    build: Callable[..., Device], script: Callable[..., str]
+) -> None:
+    bar = 'rm "$SYNCAGENT_CONFIG"; mkdir "$SYNCAGENT_CONFIG"'
+    device = build(hooks={"after_activate": script("after", 1, more=bar)})
+    device.publisher.publish(ONE, id="one")
+    assert device.poll().state == "rolled_back"
+    assert device.journal.current_release("cam") is None
+
+
+def test_hooks_are_bounded_and_end_with_the_agent(script: Callable[..., str]) -> None:
     stop = Stop()
     slow = script("slow", more="sleep 100 & sleep 100")
     with pytest.raises(hooks.HookFailed, match="did not end within"):
@@ -268,6 +301,91 @@ def test_a_rollback_below_the_security_version_is_refused(build: Callable[..., D
     assert device.files[PLACE] == TWO
 
 
+def test_a_release_that_is_signed_anew_goes_where_it_is_said_now(build: Callable[..., Device]) -> None:
+    """The publisher repairs a manifest and publishes again: id and image are the same."""
+    device = build(why_not=lambda path: "is in a directory whose files are sent" if path.startswith("sent/") else "")
+    device.publisher.publish(ONE, id="one", disk_path="sent/boot.bin", security_version=1)
+    assert device.poll().state == "failed" and not device.files
+    device.publisher.publish(ONE, id="one", disk_path="fw/boot.bin", security_version=2, confirm_receipt=False)
+    assert device.poll().state == "activated"
+    assert device.files["fw/boot.bin"] == ONE and not device.letters
+    assert device.journal.security_version("cam") == 2
+
+
+def test_the_release_in_use_may_be_signed_anew_to_shut_out_older_ones(build: Callable[..., Device]) -> None:
+    device = build()
+    device.publisher.publish(ONE, id="one")
+    device.poll()
+    device.publisher.publish(ONE, id="one", security_version=5)
+    assert device.poll().state == "activated"
+    device.publisher.publish(TWO, id="two", security_version=4)
+    assert device.poll().state == "rejected" and device.files[PLACE] == ONE
+    device.publisher.publish(TWO, id="three", security_version=5)
+    device.poll()
+    assert device.files[PLACE] == TWO
+    assert device.installer.roll_back("asked for", device.stop).name == "one" and device.files[PLACE] == ONE
+
+
+def test_a_release_that_should_not_be_in_use_and_has_no_way_back_is_a_warning(
+    build: Callable[..., Device], script: Callable[..., str]
+) -> None:
+    device = build(hooks={"confirm": script("confirm", more='[ "$SYNCAGENT_RELEASE" = one ] && exit 0; exit 1')})
+    device.publisher.publish(ONE, id="one", security_version=1)
+    assert device.poll().ok
+    device.publisher.publish(TWO, id="two", security_version=2)
+    for _ in range(2):
+        fact = device.poll()
+        assert not fact.ok and "must not come back" in fact.reason and device.files[PLACE] == TWO
+
+
+def test_an_earlier_image_whose_place_is_taken_later_is_kept_as_well(build: Callable[..., Device]) -> None:
+    device = build(keep=2)
+    for image, name, file_name in ((ONE, "one", "a"), (TWO, "two", "b"), (THREE, "three", "a")):
+        device.publisher.publish(image, id=name, file_name=file_name)
+        device.poll()
+    assert device.installer.roll_back("no", device.stop).name == "two"
+    assert device.installer.roll_back("no", device.stop).name == "one"
+    assert device.files["firmware_images/a.bin"] == ONE and device.files["latest_firmware.json"] == b"a"
+
+
+def test_what_comes_back_is_the_release_before_whatever_the_clock_said_then(build: Callable[..., Device]) -> None:
+    """The board woke up in the past for one of them."""
+    device, years = build(keep=2), timedelta(days=365 * 20).total_seconds()
+    for image, name, jump in ((ONE, "one", 0.0), (TWO, "two", -years), (THREE, "three", years)):
+        device.clock.jump(jump)
+        device.publisher.publish(image, id=name)
+        assert device.poll().state == "activated"
+    assert device.installer.roll_back("no", device.stop).name == "two" and device.files[PLACE] == TWO
+
+
+def test_an_earlier_image_that_somebody_removed_does_not_bar_the_way_to_another(build: Callable[..., Device]) -> None:
+    device = build(keep=2)
+    for image, name in ((ONE, "one"), (TWO, "two"), (THREE, "three")):
+        device.publisher.publish(image, id=name, file_name=name)
+        device.poll()
+    os.unlink(os.path.join(device.directories.data_dir, "firmware_images", "two.bin"))
+    assert device.installer.roll_back("no", device.stop).name == "one"
+    assert device.files["latest_firmware.json"] == b"one"
+
+
+def test_a_rollback_that_was_cut_short_and_has_no_way_back_any_more_is_told_and_ends(
+    build: Callable[..., Device],
+) -> None:
+    device = build()
+    for image, name in ((ONE, "one"), (TWO, "two")):
+        device.publisher.publish(image, id=name)
+        device.poll()
+    bad, good = device.journal.releases("cam")
+    device.journal.intend_rollback(bad, good, "its hook failed")
+    shutil.rmtree(os.path.join(device.staging_dir, "kept"))
+    fact = device.poll()
+    assert (fact.state, device.files[PLACE]) == ("activated", TWO)
+    assert "its hook failed" in fact.reason and "no way back" in fact.reason
+    device.publisher.publish(THREE, id="three")
+    device.poll()
+    assert device.files[PLACE] == THREE
+
+
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_as_many_earlier_images_stay_as_keep_says(build: Callable[..., Device], keep: int) -> None:
     device = build(keep=keep)
@@ -291,7 +409,7 @@ def test_an_older_release_that_is_offered_again_is_installed_again(build: Callab
         assert device.files[PLACE] == image
 
 
-def test_the_drop_has_the_owner_s_mode(build: Callable[..., Device]) -> None:
+def test_what_is_dropped_may_be_read_by_everybody(build: Callable[..., Device]) -> None:
     device = build()
     device.publisher.publish(ONE)
     device.poll()

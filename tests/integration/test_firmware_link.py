@@ -152,8 +152,13 @@ def test_an_outage_is_transient_and_what_came_stays(verifying: VerifyingS3, prox
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault(status=500), Fault(status=404, body=b"<html></html>"), Fault.throttled(1)],
-    ids=["500", "portal", "slow"],
+    [
+        Fault(status=500),
+        Fault(status=404, body=b"<html></html>"),
+        Fault(status=200, body=b"<html></html>", headers={"Content-Type": "text/html; charset=utf-8"}),
+        Fault.throttled(1),
+    ],
+    ids=["500", "portal", "portal that says 200", "slow"],
 )
 def test_troubles_of_the_store_are_no_verdict_on_the_image(
     verifying: VerifyingS3, tmp_path: Path, fault: Fault
@@ -161,6 +166,27 @@ def test_troubles_of_the_store_are_no_verdict_on_the_image(
     verifying.faults = [fault]
     with pytest.raises(Transient):
         Fetch(open_store(verifying.endpoint_url), str(tmp_path)).fetch(order(), Ticket())
+
+
+def test_an_image_that_a_portal_kept_away_comes_when_it_is_gone(verifying: VerifyingS3, tmp_path: Path) -> None:
+    store = open_store(verifying.endpoint_url)
+    device = Device(str(tmp_path), getter=store, publisher=FirmwarePublisher(into_verifying(verifying)))
+    device.publisher.publish(IMAGE)
+    page, headers = b"<html>Log in</html>" * 100, {"Content-Type": "text/html"}
+    image = f"{device.publisher.path}/targets"
+    verifying.faults = [Fault(operation="GetObject", prefix=image, status=200, body=page, headers=headers)]
+    # What came before stays.
+    part = Path(device.staging_dir) / f"{SHA256}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(IMAGE[:1_000_000])
+    for _ in range(20):
+        fact = device.poll()
+        assert (fact.ok, fact.state) == (False, "link") and "login" in fact.reason
+        assert part.stat().st_size == 1_000_000
+    verifying.faults = []
+    assert device.poll().state == "activated"
+    device.close()
+    store.close()
 
 
 def test_a_poll_that_finds_nothing_is_one_request_on_the_wire(

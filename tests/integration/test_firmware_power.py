@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from syncagent.core.release import Phase
+from syncagent.edges.journal import Release
 from tests.fakes import FakeClock
 from tests.firmware_device import Device
 from tests.firmware_publisher import NOW
@@ -55,6 +59,51 @@ def test_a_battery_that_falls_between_the_drop_and_the_switch_leaves_the_old_con
     device.is_power_low = False
     assert device.poll().state == "activated"
     assert device.files["latest_firmware.json"] != before
+
+
+def test_a_rollback_that_had_begun_is_finished_on_a_low_battery(device: Device) -> None:
+    old, new = two_releases(device)
+    device.journal.intend_rollback(new, old, "a hook said so")
+    device.is_power_low = True
+    assert device.poll().state == "rolled_back"
+    assert device.files == {"firmware_images/boot.bin": b"old image", "latest_firmware.json": b"boot"}
+    assert device.journal.rollback_intent("cam") is None
+
+
+def test_nothing_is_installed_while_a_rollback_is_under_way(device: Device) -> None:
+    old, new = two_releases(device)
+    device.publisher.publish(b"third image", id="third", file_name="boot3")
+    look = device.channel.look()
+    assert look.phase is Phase.AVAILABLE and look.release is not None
+    device.journal.intend_rollback(new, old, "a hook said so")
+    before = device.files
+    release = device.installer.install(look.release, device.stop)
+    assert (release.phase, release.reason) == (Phase.AVAILABLE, "it waits for a rollback to end")
+    assert device.files == before
+    assert device.poll().state == "activated" and device.files["firmware_images/boot3.bin"] == b"third image"
+    assert [step.release for step in device.journal.firmware_steps("cam") if step.phase is Phase.ROLLED_BACK] == ["new"]
+
+
+def test_a_rollback_that_cannot_be_finished_is_told_and_ends(device: Device) -> None:
+    old, new = two_releases(device)
+    shutil.rmtree(os.path.join(device.staging_dir, "kept"))
+    device.journal.intend_rollback(new, old, "a hook said so")
+    device.poll()
+    assert device.files["firmware_images/boot.bin"] == IMAGE, "the bad one stays"
+    assert device.journal.rollback_intent("cam") is None
+    assert "a hook said so" in device.face["reason"] and "is not there" in device.face["reason"]
+    device.publisher.publish(b"third image", id="third")
+    assert device.poll().state == "activated", "the way forward is open"
+
+
+def two_releases(device: Device) -> tuple[Release, Release]:
+    """Has the second in use, and the first on its disk."""
+    device.publisher.publish(b"old image", id="old")
+    device.poll()
+    device.publisher.publish(IMAGE, id="new")
+    device.poll()
+    new, old = device.journal.releases("cam")
+    return old, new
 
 
 def test_a_board_in_1970_judges_expiry_by_its_real_time_clock(tmp_path: Path) -> None:

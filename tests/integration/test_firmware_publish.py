@@ -206,7 +206,7 @@ def test_a_release_is_what_devices_read(desk: Desk) -> None:
     assert (manifest.file_name, manifest.confirm_receipt, manifest.cloud_path) == ("camera-2", False, shown["key"])
     assert [wave.cohorts for wave in manifest.rollout.waves] == [2500] and manifest.rollout.salt
     before = manifest.rollout
-    desk.do("rollout", "--percent", "50")
+    desk.do("rollout", "--percent", "50%")
     after = parse_manifest(json.loads(desk.do("show", "canary", "camera").stdout)["custom"]).rollout
     assert (after.salt, [wave.cohorts for wave in after.waves]) == (before.salt, [5000])
     # The next release takes over what must not fall, and is for other devices first.
@@ -229,6 +229,8 @@ def test_a_release_is_what_devices_read(desk: Desk) -> None:
         (("--percent", "0.001"), "no percentage"),
         (("--percent", "-1"), "no percentage"),
         (("--percent", "ten"), "no percentage"),
+        (("--percent", "²"), "no percentage"),
+        (("--percent", "9" * 5_000), "no percentage"),
         (("--id", "a b"), "id"),
         (("--requires-agent", "new"), "requires.agent"),
         (("--file-name", ".."), "file_name"),
@@ -242,6 +244,15 @@ def test_what_devices_would_refuse_is_not_published(desk: Desk, arguments: tuple
     assert desk.objects() == before
 
 
+def test_a_release_that_names_no_hardware_is_not_listed_as_one_for_any(desk: Desk) -> None:
+    """A device that names its hardware refuses it, and one that names none refuses every other."""
+    desk.begin("stable")
+    desk.publish("1")
+    (row,) = desk.json("list")
+    assert row["hardware"] is None
+    assert desk.do("list").stdout.splitlines()[1].split()[4] == "-"
+
+
 def test_an_image_that_no_device_takes_is_not_published(desk: Desk) -> None:
     desk.begin("stable")
     desk.configure(firmware={"max_image_bytes": 1000})
@@ -249,7 +260,7 @@ def test_an_image_that_no_device_takes_is_not_published(desk: Desk) -> None:
     assert "is empty" in desk.refuse("publish", desk.path("a.bin", b""), "--version", "1")
     assert "is not there" in desk.refuse("publish", desk.path("nothing.bin"), "--version", "1")
     os.mkfifo(desk.path("fifo"))
-    desk.refuse("publish", desk.path("fifo"), "--version", "1")
+    assert "fifo: it is no regular file" in desk.refuse("publish", desk.path("fifo"), "--version", "1")
     desk.do("publish", desk.top, "--version", "1", code=2)
 
 
@@ -257,7 +268,7 @@ def test_a_security_version_does_not_fall(desk: Desk) -> None:
     desk.begin()
     desk.publish("1", IMAGE, "--channel", "canary", "--security-version", "5")
     line = desk.refuse("publish", desk.path("a.bin", IMAGE), "--version", "2", "--security-version", "4")
-    assert "--security-version 4 is below 5" in line
+    assert "security version 4 is below 5" in line and "--security-version 5" in line
     desk.publish("2")
     assert {row["security_version"] for row in desk.json("list")} == {5}
 
@@ -486,6 +497,24 @@ def test_the_fleet_is_read_from_receipts_and_anybody_may_have_written_them(desk:
     assert "field-7" in table and "\x1b" not in table
 
 
+def test_what_a_publisher_lacks_is_told(desk: Desk, verifying: VerifyingS3) -> None:
+    """Rights, which devices do not need; and files of its own that are damaged, or somebody else's."""
+    desk.begin("stable")
+    verifying.faults = [Fault(operation="PutObject", status=403, code="AccessDenied")]
+    line = desk.refuse("publish", desk.path("a.bin", IMAGE), "--version", "1")
+    assert "a publisher's access key needs to list, read and put" in line and "--own-credentials" in line
+    verifying.faults = []
+    for name in ("seen.json", "root.json"):
+        path = os.path.join(desk.keys_dir, name)
+        with open(path, "w"):
+            pass
+        assert (path if name == "seen.json" else "the trusted root") in desk.refuse("list")
+        os.unlink(path)
+        os.mkdir(path)
+        assert path in desk.refuse("list")
+        os.rmdir(path)
+
+
 def test_where_it_publishes_is_said_or_clear(desk: Desk) -> None:
     assert "there are: s3_firmware_ota" in desk.refuse("list", "--carrier", "nobody")
     desk.agent.put_config("system/system", {"id": "office", "addresses": ["upload"], "tasks": []})
@@ -494,6 +523,20 @@ def test_where_it_publishes_is_said_or_clear(desk: Desk) -> None:
     )
     assert "say which with --carrier NAME" in desk.refuse("list")
     assert "root.json is not there" in desk.refuse("list", "--carrier", "s3_firmware_ota")
+
+
+def test_files_of_the_publisher_that_cannot_be_read_are_named_with_the_way_out(desk: Desk) -> None:
+    desk.begin("stable")
+    seen, root = (os.path.join(desk.keys_dir, name) for name in ("seen.json", "root.json"))
+    with open(seen, "w") as file:
+        file.write("[]")
+    line = desk.refuse("list")
+    assert seen in line and "bring back a copy" in line
+    os.remove(seen)
+    desk.do("list")
+    os.remove(root)
+    os.mkdir(root)
+    assert f"{root}: Is a directory" in desk.refuse("list")
 
 
 def test_the_publishers_own_credentials_are_used_when_asked(desk: Desk) -> None:
@@ -566,12 +609,33 @@ def test_mistakes_in_the_command_exit_2(desk: Desk) -> None:
         ("promote", "--from", "stable", "--to", "stable"),
         ("gc",),
         ("gc", "--keep", "0"),
+        ("renew", "--if-less-than", "100%", "--dry-run", "--export", "drafts"),
         ("show", "stable"),
         ("renew", "--if-less-than", "lots"),
         ("init", "--threshold", "root"),
+        ("init", "--threshold", "root=²"),
         ("nonsense",),
     ):
         desk.do(*arguments, code=2)
+
+
+def test_another_repository_s_root_is_told_and_never_replaced(desk: Desk) -> None:
+    """Who begins anew after a first try has the root of that one in the configuration."""
+    desk.configure(firmware={"root": "root.json"})
+    place = os.path.join(desk.agent.config_dir, "root.json")
+    with open(place, "w") as file:
+        file.write("another")
+    desk.do("keygen", "root", "targets", "snapshot", "timestamp", "stable")
+    told = desk.do("init").stderr
+    assert place in told and "another repository" in told
+    with open(place) as file:
+        assert file.read() == "another"
+
+
+def test_a_root_that_cannot_be_copied_to_its_place_does_not_fail_what_is_done(desk: Desk) -> None:
+    desk.configure(firmware={"root": "not/there/root.json"})
+    desk.do("keygen", "root", "targets", "snapshot", "timestamp", "stable")
+    assert "not/there/root.json" in desk.do("init").stderr
 
 
 def test_every_verb_has_a_page_of_help() -> None:

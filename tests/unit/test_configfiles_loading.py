@@ -193,6 +193,16 @@ def test_what_is_not_ours_is_ignored_with_one_warning_each(tmp_path: Path) -> No
     assert settings.tasks == ()
 
 
+def test_the_root_of_trust_is_not_said_to_be_ignored(tmp_path: Path) -> None:
+    task = {"config_name": "ota", "message_type": "firmware_image", "function": "handle_new_firmware_message"}
+    files: dict[str, Any] = {"root.json": {}, "other.json": {}, "tasks/t.json": task}
+    for root, ignored in (("root.json", ["other.json"]), ("trust/root.json", ["other.json", "root.json"])):
+        files["carriers/ota.json"] = STORE | {"path": "firmware_images", "firmware": {"root": root}}
+        (tmp_path / "trust").mkdir(exist_ok=True)
+        told = [warning.partition(": ignored")[0] for warning in load(tmp_path, files).warnings]
+        assert [os.path.basename(path) for path in told] == [*ignored, *(["trust"] if root == "root.json" else [])]
+
+
 def test_an_address_that_is_not_ours_may_be_named_as_active(tmp_path: Path) -> None:
     files = GOOD | {
         "carriers/broker.json": {"source": "mqtt"},

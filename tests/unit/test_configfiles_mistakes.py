@@ -53,8 +53,24 @@ TASK = {
     "message_type": "firmware_image",
 }
 
+
+def ota(component: str | None) -> dict[str, Any]:
+    return STORE | {"firmware": {"component": component}}
+
+
+#: Two tasks, each with a carrier of its own.
+TWO_TASKS = GOOD | {"tasks/one.json": TASK | {"config_name": "ota1"}, "tasks/two.json": TASK | {"config_name": "ota2"}}
+
 #: (files, what the text of one problem must contain)
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "two carriers for one component": (
+        TWO_TASKS | {"carriers/ota1.json": ota("cam"), "carriers/ota2.json": ota("cam")},
+        'carriers/ota2.json:5: firmware.component: the component "cam" gets its firmware from ',
+    ),
+    "a component that is called as another's carrier": (
+        TWO_TASKS | {"carriers/ota1.json": ota(None), "carriers/ota2.json": ota("ota1")},
+        "carriers/ota1.json already (task one) -- give one of them another firmware.component",
+    ),
     "a string for a number": (carrier(upload={"workers": "4"}), 'upload.workers: a string ("4") is not a whole'),
     "true for a number": (carrier(watch={"settle_s": True}), "watch.settle_s: true or false (true) is not a number"),
     "a float for an int": (carrier(upload={"workers": 4.0}), "upload.workers: a number (4.0) is not a whole number"),
@@ -315,3 +331,10 @@ def test_a_device_that_cannot_tell_who_it_is_says_why_and_what_to_do(tmp_path: P
     write(tmp_path, added("system/s.json", {"id": "$i2c"}))
     with pytest.raises(ConfigError, match=r"\$i2c: the bus is switched off -- give this device an id"):
         load_settings(str(tmp_path), identity=identity)
+
+
+def test_two_components_and_two_tasks_of_one_carrier_are_no_mistake(tmp_path: Path) -> None:
+    two = TWO_TASKS | {"carriers/ota1.json": ota("cam"), "carriers/ota2.json": ota("motor")}
+    assert len(load_settings(write(tmp_path / "a", two), identity=lambda what: "pi").tasks) == 2
+    same = TWO_TASKS | {"carriers/ota1.json": ota("cam"), "tasks/two.json": TASK | {"config_name": "ota1"}}
+    assert len(load_settings(write(tmp_path / "b", same), identity=lambda what: "pi").tasks) == 2

@@ -77,6 +77,12 @@ def test_a_manifest_survives_being_written_and_read() -> None:
     assert custom["rollout"]["waves"][0]["percent"] == "0.25" and custom["rollout"]["waves"][1]["percent"] == 100
 
 
+def test_a_rollout_without_a_salt_survives_being_written_and_read() -> None:
+    manifest = parse_manifest(LEAST)
+    assert manifest.rollout.salt == "" == manifest.to_custom()["rollout"]["salt"]
+    assert parse_manifest(manifest.to_custom()) == manifest
+
+
 def test_fields_that_a_newer_publisher_adds_are_passed_over() -> None:
     assert parse_manifest({**LEAST, "colour": "green"}) == parse_manifest(LEAST)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -68,6 +69,18 @@ def test_a_key_is_never_replaced(directory: str) -> None:
             KeyRing(directory, passphrase).generate(name, "root")
     with open(os.path.join(directory, "root.key"), "rb") as file:
         assert file.read() == before
+
+
+def test_a_disk_that_fails_leaves_no_half_of_a_key(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(Refused, match=r"root\.key: No space left"):
+            KeyRing(directory, passphrase).generate("root", "root")
+    assert os.listdir(directory) == []
+    KeyRing(directory, passphrase).generate("root", "root")
 
 
 def test_a_wrong_passphrase_is_said_and_the_right_one_may_follow(directory: str) -> None:

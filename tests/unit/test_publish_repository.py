@@ -325,6 +325,31 @@ def test_an_outage_is_an_error_that_leaves_the_old_release(office: Office, devic
     assert device("one").look() == ("1", OLD)
 
 
+def test_what_is_in_force_is_no_failure_when_it_cannot_be_read_back(
+    office: Office, device: Callable[[str], Device]
+) -> None:
+    office.begin()
+    draft, upload, publisher = office.draft("1", OLD)
+    told: list[str] = []
+    publisher.shelf.tell = told.append
+    plain_put = office.store.put
+
+    def put(request: object, body: object) -> str:
+        etag = plain_put(request, body)
+        if request.key.endswith("timestamp.json"):  # type: ignore[attr-defined]
+            office.store.scripts.append(Script(lambda: Transient("the link is down", trouble=Trouble.LINK)))
+        return etag
+
+    office.store.put = put  # type: ignore[method-assign]
+    publisher.commit(draft, [upload])
+    office.store.scripts.clear()
+    assert told[-1] == "it is written, and could not be read back: the link is down"
+    assert device("one").look() == ("1", OLD)
+    del office.store.put
+    office.release("2", NEW)
+    assert device("one").look() == ("2", NEW)
+
+
 def test_an_image_that_somebody_removed_meanwhile_is_not_referred_to(office: Office) -> None:
     office.begin()
     draft, upload, publisher = office.draft("1", OLD)

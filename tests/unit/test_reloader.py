@@ -8,7 +8,8 @@ import pytest
 
 from syncagent.core.board import Board
 from syncagent.core.errors import ConfigError, Problem
-from syncagent.core.settings import Carrier, Health, SendAddress, Settings, System, Upload, Watch
+from syncagent.core.settings import Carrier, Firmware, Health, SendAddress, Settings, System, Task, Upload, Watch
+from syncagent.core.settings_files import TASK_FUNCTION
 from syncagent.workers.reloader import Reloader
 from tests.fakes import FakeClock, FakeStop
 
@@ -24,7 +25,7 @@ def settings(*, upload: Upload | None = None, path: str = "camera", health: Heal
 class Bench:
     """A reloader over a configuration that the test edits."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Settings | None = None) -> None:
         self.files = 0
         self.next: Callable[[], Settings] = settings
         self.taken: list[Settings] = []
@@ -32,7 +33,7 @@ class Bench:
         self.board = Board(clock.monotonic)
         self.stop = FakeStop(clock)
         self.reloader = Reloader(
-            settings(),
+            before or settings(),
             load=lambda: self.next(),
             fingerprint=lambda: self.files,
             on_settings=self.taken.append,
@@ -50,6 +51,22 @@ def test_an_unchanged_configuration_is_not_read_again() -> None:
     bench.next = lambda: pytest.fail("read")
     bench.reloader.pass_once(bench.stop)
     assert bench.taken == []
+
+
+@pytest.mark.parametrize("firmware", [Firmware(poll_s=5), Firmware(channel="canary"), Firmware(root="other.json")])
+def test_what_is_edited_of_firmware_needs_a_restart_and_that_is_said(firmware: Firmware) -> None:
+    def task(firmware: Firmware) -> Task:
+        carrier = Carrier(name="ota", bucket_name="b", firmware=firmware)
+        return Task(
+            name="t", configured_name="t", message_type="firmware_image", function=TASK_FUNCTION, carrier=carrier
+        )
+
+    before = Settings(system=System(id="pi"), tasks=(task(Firmware()),))
+    bench = Bench(before)
+    bench.edit(lambda: Settings(system=System(id="pi"), tasks=(task(firmware),)))
+    assert bench.taken == []
+    (complaint,) = bench.board.complaints()
+    assert "need a restart" in complaint.reason and "systemctl restart" in complaint.remedy
 
 
 def test_limits_and_health_are_taken_over_at_once() -> None:

@@ -10,9 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import cryptography
 import pytest
+from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
+from securesystemslib.signer import SSlibKey
 from tuf.api import exceptions as tuf
 from tuf.ngclient import Updater
+from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 
 from syncagent.core.errors import Blocked, Stale, Transient, Trouble, Untrusted
 from syncagent.core.remote import Got
@@ -25,6 +29,11 @@ from tests.firmware_publisher import NOW, PATH, FirmwarePublisher, into_memory
 def test_python_tuf_still_has_the_private_members_that_durability_rests_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should this fail after an upgrade of tuf: its files are not durable any more, or the clock has no floor."""
     assert contract_breaches() == []
+    with monkeypatch.context() as patched:
+        patched.delattr(Updater, "_update_root_symlink")
+        assert contract_breaches() == ["Updater._update_root_symlink"]
+        patched.setattr(TrustedMetadataSet, "__init__", lambda self, root: None)
+        assert contract_breaches()[1:] == ["TrustedMetadataSet.reference_time", "TrustedMetadataSet._trusted_set"]
     with monkeypatch.context() as patched:
         patched.delattr(Updater, "_persist_file")
         assert contract_breaches() == ["Updater._persist_file"]
@@ -107,8 +116,20 @@ def test_a_full_disk_leaves_the_old_file_and_is_the_disk_s_trouble(
 
 
 def test_the_self_test_says_which_verifier_is_active() -> None:
-    print(verifier())
-    assert verifier().startswith(("cryptography", "pure Python"))
+    assert verifier() == f"cryptography {cryptography.__version__}"
+
+
+@pytest.mark.parametrize("answer", [None, UnverifiedSignatureError("no"), VerificationError("broken")], ids=repr)
+def test_a_verifier_that_does_not_tell_true_from_false_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, answer: Exception | None
+) -> None:
+    def verify(*_: object) -> None:
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(SSlibKey, "verify_signature", verify)
+    with pytest.raises(Blocked, match="told apart"):
+        verifier()
 
 
 _AS_DEBIAN_12 = """
@@ -139,7 +160,7 @@ def test_an_agent_without_firmware_does_not_load_python_tuf() -> None:
     assert run.stdout.strip() == "set()", run.stderr
 
 
-def test_what_goes_wrong_while_the_body_is_read_is_translated(tmp_path: Path) -> None:
+def test_what_goes_wrong_while_the_body_is_read_is_translated() -> None:
     class Cut(MemoryStore):
         def get(self, key: str, *, headers: Any = None) -> Got:
             def chunks() -> Iterator[bytes]:

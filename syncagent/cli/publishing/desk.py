@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from syncagent.assembly import open_store
 from syncagent.cli.context import Context, fail, say, size_words
-from syncagent.core.errors import Blocked, Refused, SyncagentError
+from syncagent.core.errors import Blocked, Refused, SyncagentError, Trouble
 from syncagent.core.settings import Carrier, Settings
 from syncagent.edges.clock import Clock
 from syncagent.edges.connection import Flight
@@ -26,8 +26,13 @@ from syncagent.publish.keys import KeyRing
 from syncagent.publish.publisher import Publisher
 from syncagent.publish.repository import Draft
 from syncagent.publish.shelf import Image, Shelf
+from syncagent.publish.uploads import FILE_NAME as NOTES_FILE
 
 PROMPTS = 3
+RIGHTS = (
+    "a publisher's access key needs to list, read and put below the carrier's path, and to delete for gc;"
+    " --own-credentials takes yours instead of the carrier's"
+)
 Run = Callable[..., Any]
 
 
@@ -57,7 +62,14 @@ class Desk:
         with Uploading() as uploading:
             store = open_store(carrier, clock, progress=uploading)
             try:
-                shelf = Shelf(store, carrier.path, is_conditional=carrier.store.conditional_writes, tell=say)
+                shelf = Shelf(
+                    store,
+                    carrier.path,
+                    is_conditional=carrier.store.conditional_writes,
+                    tell=say,
+                    notes=os.path.join(self.keys_dir, NOTES_FILE),
+                    on_parts=uploading.goes_in_parts,
+                )
                 yield Publisher(shelf, self.ring(), clock.now(), is_dry=is_dry)
             finally:
                 store.close()
@@ -116,11 +128,14 @@ def at_desk(function: Run) -> Run:
         own_credentials: bool,
         **arguments: Any,
     ) -> Any:
+        if arguments.get("is_dry") and arguments.get("export_dir"):
+            raise click.UsageError("--dry-run writes nothing, and --export writes files: say one of them")
         place = os.path.abspath(keys_dir) if keys_dir else os.path.join(context.base_dir, "firmware-keys")
         try:
             return function(Desk(context, carrier_name, place, passphrase_file, own_credentials), **arguments)
         except Blocked as error:
-            fail(f"{error}; {error.remedy}" if error.remedy else str(error))
+            remedy = RIGHTS if error.trouble is Trouble.FORBIDDEN else error.remedy
+            fail(f"{error}; {remedy}" if remedy else str(error))
         except SyncagentError as error:
             fail(str(error))
 
@@ -192,6 +207,8 @@ class Uploading:
         self._bars: Progress | None = None
         self._task: TaskID | None = None
         self._begun: set[str] = set()
+        self._sent_bytes = 0  # of an image that goes in parts: what is there already, and the whole
+        self._size_bytes = 0
 
     def __enter__(self) -> Uploading:
         return self
@@ -200,18 +217,24 @@ class Uploading:
         if self._bars is not None:
             self._bars.stop()
 
+    def goes_in_parts(self, sent_bytes: int, size_bytes: int) -> None:
+        """Of the image that is on its way, so much is in the bucket."""
+        self._sent_bytes, self._size_bytes = sent_bytes, size_bytes
+
     def __call__(self, flight: Flight) -> None:
         if not flight.key.endswith(".image"):
             return
+        size_bytes = self._size_bytes or flight.size_bytes
         if not self._console.is_terminal:
             if flight.key not in self._begun:
-                say(f"uploading {size_words(flight.size_bytes)}")
+                more = f", {size_words(self._sent_bytes)} of it are there" if self._sent_bytes else ""
+                say(f"uploading {size_words(size_bytes)}{more}")
             self._begun.add(flight.key)
             return
         if self._bars is None:
             columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
             self._bars = Progress(*columns, console=self._console)
             self._bars.start()
-            self._task = self._bars.add_task("image", total=flight.size_bytes)
+            self._task = self._bars.add_task("image", total=size_bytes)
         assert self._task is not None
-        self._bars.update(self._task, completed=flight.acknowledged_bytes)
+        self._bars.update(self._task, completed=self._sent_bytes + flight.acknowledged_bytes)

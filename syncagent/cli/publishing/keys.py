@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -15,10 +16,11 @@ from syncagent.core.settings import Carrier
 from syncagent.edges.files import words, write_whole
 from syncagent.publish.changes import add_channel, remove_channel, rotate
 from syncagent.publish.changes import renew as renewed
-from syncagent.publish.keys import KeyRing, check_name, write_new
+from syncagent.publish.keys import KeyRing, check_name, read_file, write_new
 from syncagent.publish.publisher import ROOT_FILE
 from syncagent.publish.reading import MAX_METADATA_BYTES, parsed
-from syncagent.publish.repository import TOP_ROLES, Draft, Repository, check_channel, left_fraction
+from syncagent.publish.releases import version_of
+from syncagent.publish.repository import TOP_ROLES, Repository, check_channel, left_fraction
 
 
 class Percent(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -61,7 +63,7 @@ def thresholds_of(values: tuple[str, ...]) -> dict[str, int]:
     found = {}
     for value in values:
         role, equals, number = value.partition("=")
-        if not equals or not number.isdigit():
+        if not equals or not re.fullmatch("[0-9]{1,4}", number):
             raise click.BadParameter(f"{value!r} is not of the form ROLE=N", param_hint="--threshold")
         found[role] = int(number)
     return found
@@ -101,11 +103,18 @@ def hand_over(desk: Desk, carrier: Carrier) -> None:
     """Say what devices trust, and give it to the one that is configured here, if it trusts nothing yet."""
     own = os.path.join(desk.keys_dir, ROOT_FILE)
     click.echo(f"devices trust {own}")
-    place = os.path.join(desk.context.config_dir, carrier.firmware.root or "")
-    if carrier.firmware.root and not os.path.lexists(place):
-        with open(own, "rb") as file:
-            write_new(place, file.read(), mode=0o644)
-        click.echo(f"copied to {place}, the firmware.root of {carrier.name}")
+    if not carrier.firmware.root:
+        return
+    place = os.path.join(desk.context.config_dir, carrier.firmware.root)
+    root = read_file(own, most_bytes=MAX_METADATA_BYTES)
+    try:
+        if not os.path.lexists(place):
+            write_new(place, root, mode=0o644)
+            click.echo(f"copied to {place}, the firmware.root of {carrier.name}")
+        elif read_file(place, most_bytes=MAX_METADATA_BYTES) != root:
+            say(f"{place}, the firmware.root of {carrier.name}, is of another repository: put this one in its place")
+    except Refused as error:
+        say(f"it was not copied to where firmware.root of {carrier.name} says: {error}")
 
 
 @click.group()
@@ -236,13 +245,12 @@ def rotate_key(
 @at_desk
 def sign(desk: Desk, file: str, key_file: str) -> None:
     """Sign an exported FILE with one key; nothing else is needed, least of all a network."""
+    metadata = parsed(read_file(file, most_bytes=MAX_METADATA_BYTES), object, file)
+    signer = desk.ring().unlock_file(key_file)
+    signed = metadata.signed
+    metadata.sign(signer, append=True)
+    folder, _, name = os.path.abspath(file).rpartition("/")
     try:
-        with open(file, "rb") as opened:
-            metadata = parsed(opened.read(MAX_METADATA_BYTES), object, file)
-        signer = desk.ring().unlock_file(key_file)
-        signed = metadata.signed
-        metadata.sign(signer, append=True)
-        folder, _, name = os.path.abspath(file).rpartition("/")
         write_whole(folder or "/", name, metadata.to_bytes())
     except OSError as error:
         raise Refused(f"{file}: {words(error)}") from error
@@ -258,9 +266,7 @@ def describe(signed: Any) -> list[str]:
         for name, role in sorted(signed.roles.items()):
             lines.append(f"{name}: {role.threshold} of {', '.join(keyid[:16] + '…' for keyid in role.keyids)}")
     for path, target in sorted(getattr(signed, "targets", {}).items()):
-        custom = target.unrecognized_fields.get("custom", {})
-        version = custom.get("version") if isinstance(custom, dict) else None
-        lines.append(f"{path}: {version}, {target.length} bytes, sha256 {target.hashes.get('sha256')}")
+        lines.append(f"{path}: {version_of(target)}, {target.length} bytes, sha256 {target.hashes.get('sha256')}")
     delegations = getattr(signed, "delegations", None)
     for name, role in sorted((delegations.roles or {}).items()) if delegations else ():
         lines.append(f"channel {name}: {role.threshold} of {', '.join(keyid[:16] + '…' for keyid in role.keyids)}")
@@ -276,7 +282,6 @@ def import_(desk: Desk, directory: str, is_dry: bool) -> None:
     """Publish what was exported to DIRECTORY, once enough keys have signed it."""
     carrier = desk.carrier()
     with desk.publisher(carrier, is_dry=is_dry) as publisher:
-        draft: Draft
         draft, images = publisher.take_up(directory)
         roles = ", ".join(f"{role} {metadata.signed.version}" for role, metadata in draft.changed.items())
         commit(publisher, draft, f"published {roles}", images=images, is_dry=is_dry)

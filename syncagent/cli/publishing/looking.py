@@ -52,7 +52,7 @@ def verify(desk: Desk, as_json: bool) -> None:
 
 
 def release_row(channel: str, target: Any) -> dict[str, Any]:
-    """A release as a flat object."""
+    """A release as a flat object. `hardware` null: for devices that name none, and for no other."""
     manifest = manifest_of(target)
     waves = manifest.rollout.waves
     return {
@@ -83,7 +83,7 @@ def list_(desk: Desk, as_json: bool) -> None:
         return
     lines = [
         (
-            *(row["channel"], row["component"], row["version"], row["id"], row["hardware"] or "any"),
+            *(row["channel"], row["component"], row["version"], row["id"], row["hardware"] or "-"),
             *(size_words(row["bytes"]), "halted" if row["halted"] else f"{row['percent']} %", row["time"]),
         )
         for row in rows

@@ -12,21 +12,27 @@ import click
 from syncagent.cli.context import size_words
 from syncagent.cli.publishing.desk import Desk, at_desk, commit, dry_option, export_option
 from syncagent.core.errors import Refused
-from syncagent.core.manifest import Manifest, Rollout, image_name
-from syncagent.core.settings import Carrier
+from syncagent.core.manifest import CONFIG_FORMATS, MAX_KEEP, Manifest, Rollout, image_name
+from syncagent.core.release import component_of
 from syncagent.publish.changes import offer
 from syncagent.publish.changes import withdraw as withdrawn
 from syncagent.publish.publisher import LocalImage, Publisher
-from syncagent.publish.releases import find, image_of, manifest_of, release, security_version, wave, with_rollout
+from syncagent.publish.releases import (
+    find,
+    image_of,
+    manifest_of,
+    release,
+    security_version,
+    version_of,
+    wave,
+    with_rollout,
+)
+from syncagent.publish.repository import Repository
 from syncagent.publish.shelf import Copy
 
 _component = click.option("--component", metavar="NAME", help="[default: the carrier's firmware.component]")
 _channel = click.option("--channel", metavar="NAME", help="[default: the carrier's firmware.channel]")
 _percent = click.option("--percent", metavar="P", help="How much of the fleet may install, such as 10 or 0.25.")
-
-
-def component_of(carrier: Carrier, wanted: str | None) -> str:
-    return wanted or carrier.firmware.component or carrier.name
 
 
 def new_rollout(percent: str | None, publisher: Publisher) -> Rollout:
@@ -57,8 +63,8 @@ def to_whom(rollout: Rollout) -> str:
 @click.option("--file-name", metavar="NAME", help="What the device's config will say. [default: IMAGE's, without .bin]")
 @click.option("--disk-path", metavar="PATH", help="Where a device drops it, below its firmware root.")
 @click.option("--config-path", metavar="PATH", help="The file that a device switches, below its firmware root.")
-@click.option("--config-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--keep", type=click.IntRange(0, 100), metavar="N", help="Previous images that a device keeps.")
+@click.option("--config-format", type=click.Choice(CONFIG_FORMATS), default=CONFIG_FORMATS[0], show_default=True)
+@click.option("--keep", type=click.IntRange(0, MAX_KEEP), metavar="N", help="Previous images that a device keeps.")
 @click.option("--requires-agent", metavar="VERSION", help="The oldest syncagent that may install it.")
 @click.option("--requires-free-bytes", type=click.IntRange(min=0), default=0, metavar="N")
 @click.option("--no-receipt", is_flag=True, help="Devices shall not confirm it.")
@@ -89,7 +95,7 @@ def publish(
     """Offer IMAGE in a channel, in the place of what the channel offers for the component."""
     carrier = desk.carrier()
     channel = channel or carrier.firmware.channel
-    component = component_of(carrier, component)
+    component = component or component_of(carrier)
     local = LocalImage.open(image)
     if local.size_bytes > carrier.firmware.max_image_bytes:
         raise Refused(
@@ -110,7 +116,7 @@ def publish(
             component=component,
             version=version,
             hardware=hardware or carrier.firmware.hardware,
-            security_version=_security_version(publisher, component, security_version),
+            security_version=_security_version(repository, component, security_version),
             disk_path=disk_path or "",
             **({} if config_path is None else {"config_path": config_path}),  # type: ignore[arg-type]
             confirm_receipt=not no_receipt,
@@ -139,11 +145,13 @@ def publish(
         )
 
 
-def _security_version(publisher: Publisher, component: str, wanted: int | None) -> int:
-    highest = security_version(publisher.load(), component)
+def _security_version(repository: Repository, component: str, wanted: int | None) -> int:
+    """What is wanted, else the highest that is offered. Raises: Refused where it would be lower than that."""
+    highest = security_version(repository, component)
     if wanted is not None and wanted < highest:
         raise Refused(
-            f"--security-version {wanted} is below {highest}, which is offered: devices that have it would refuse"
+            f"security version {wanted} is below {highest}, which is offered: devices that have it would refuse;"
+            f" publish with --security-version {highest}"
         )
     return highest if wanted is None else wanted
 
@@ -167,14 +175,14 @@ def promote(
 ) -> None:
     """Offer the release of one channel in another one. Its image is copied within the bucket."""
     carrier = desk.carrier()
-    component = component_of(carrier, component)
+    component = component or component_of(carrier)
     if source == channel:
         raise click.UsageError("--from and --to are the same channel")
     with desk.publisher(carrier, is_dry=is_dry) as publisher:
         repository = publisher.load()
         before = find(repository, source, component)
         manifest = replace(manifest_of(before), rollout=new_rollout(percent, publisher))
-        _security_version(publisher, component, manifest.security_version)
+        _security_version(repository, component, manifest.security_version)
         sha256_hex = before.hashes["sha256"]
         key = image_name(channel, component, sha256_hex)
         target = release(
@@ -217,7 +225,7 @@ def rollout(
     if (halt and resume) or not (halt or resume or percent is not None):
         raise click.UsageError("say one of --percent P, --halt, --resume")
     carrier = desk.carrier()
-    component, channel = component_of(carrier, component), channel or carrier.firmware.channel
+    component, channel = component or component_of(carrier), channel or carrier.firmware.channel
     with desk.publisher(carrier, is_dry=is_dry) as publisher:
         repository = publisher.load()
         target = find(repository, channel, component)
@@ -238,10 +246,15 @@ def rollout(
 def withdraw(desk: Desk, component: str | None, channel: str | None, export_dir: str | None, is_dry: bool) -> None:
     """Offer a release no longer. Devices that have it keep it."""
     carrier = desk.carrier()
-    component, channel = component_of(carrier, component), channel or carrier.firmware.channel
+    component, channel = component or component_of(carrier), channel or carrier.firmware.channel
     with desk.publisher(carrier, is_dry=is_dry) as publisher:
         repository = publisher.load()
         target = find(repository, channel, component)
-        version = target.unrecognized_fields.get("custom", {}).get("version")
         draft = withdrawn(repository, channel, target.path, now=publisher.now)
-        commit(publisher, draft, f"withdrew {component} {version} from {channel}", export_dir=export_dir, is_dry=is_dry)
+        commit(
+            publisher,
+            draft,
+            f"withdrew {component} {version_of(target)} from {channel}",
+            export_dir=export_dir,
+            is_dry=is_dry,
+        )

@@ -51,7 +51,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One transition."""
+    """One transition. `at` is UTC, in seconds since 1970."""
 
     release: str
     phase: Phase
@@ -64,7 +64,7 @@ def _same(value: Any) -> Any:
 
 
 class Releases(JournalBase):
-    """The firmware's part of the journal. Everything that changes a release is durable."""
+    """The firmware's part of the journal. Everything that changes a release is durable, but for `note_download`."""
 
     def release_of(self, component: str, name: str, identity: str) -> Release | None:
         found = self._releases(
@@ -78,6 +78,19 @@ class Releases(JournalBase):
     def releases(self, component: str) -> list[Release]:
         """All that are remembered, the newest first."""
         return self._releases("component = ? ORDER BY id DESC", (component,))
+
+    def kept_releases(self, component: str) -> list[Release]:
+        """Those in use, or before, whose bytes are still on the disk, the one that was activated last first.
+
+        By the order of what happened, not by its times: a board without a clock may have lived in 1970 meanwhile.
+        """
+        phases = ", ".join(f"'{phase}'" for phase in sorted(IN_USE))
+        return self._releases(
+            f"component = ? AND is_kept AND phase IN ({phases})"
+            " ORDER BY (SELECT MAX(s.id) FROM firmware_step s WHERE s.release = firmware_release.id"
+            f" AND s.phase = '{Phase.ACTIVATED}') DESC, id DESC",
+            (component,),
+        )
 
     def current_release(self, component: str) -> Release | None:
         """The one whose bytes are in use."""
@@ -118,7 +131,8 @@ class Releases(JournalBase):
     def move_release(self, release: Release, phase: Phase, reason: str = "", **values: Any) -> Release:
         """The next phase of a release; after too many it has FAILED for good, whatever was asked.
 
-        `is_current` in `values` says that its bytes are the ones in use now.
+        `values` are columns to set in the same transaction; `is_current` among them says that its bytes are the ones in
+        use now. A move that MOVES does not have is a bug: ValueError.
         """
         is_current = values.pop("is_current", False)
 
@@ -146,6 +160,17 @@ class Releases(JournalBase):
         self._write(apply, durable=True)
         return self.firmware_release(release.id)
 
+    def amend_release(self, release: Release, *, manifest: str, key: str) -> Release:
+        """What is signed of a release is another now; how far it got is not."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE firmware_release SET manifest = ?, key = ? WHERE id = ?", (manifest, key, release.id)
+            )
+
+        self._write(apply, durable=True)
+        return self.firmware_release(release.id)
+
     def roll_back_release(self, bad: Release, good: Release | None, reason: str) -> None:
         """`good` is in use again instead of `bad`."""
 
@@ -153,7 +178,7 @@ class Releases(JournalBase):
             at = self._clock.now().timestamp()
             connection.execute(
                 "UPDATE firmware_release SET phase = ?, reason = ?, changed_at = ?, transitions = transitions + 1,"
-                " is_hooked = 1 WHERE id = ?",
+                " is_hooked = 1, is_kept = 0 WHERE id = ?",
                 (Phase.ROLLED_BACK, reason, at, bad.id),
             )
             self._step(connection, bad.id, Phase.ROLLED_BACK, reason, at)
@@ -186,6 +211,10 @@ class Releases(JournalBase):
             return None
         bad, good, reason = json.loads(text)
         return int(bad), good, str(reason)
+
+    def end_rollback(self, component: str) -> None:
+        """Nothing comes of a rollback that has begun."""
+        self._set_component(component, "intent", None)
 
     def intend_rollback(self, bad: Release, good: Release | None, reason: str) -> None:
         self._set_component(bad.component, "intent", json.dumps([bad.id, good.id if good else None, reason]))
