@@ -60,6 +60,7 @@ from syncagent.reporter import Reporter, disk_fact
 from syncagent.supervisor import Crew, Supervisor
 from syncagent.workers.firmware import FirmwareWorker
 from syncagent.workers.handling import Handling
+from syncagent.workers.heartbeat import Heartbeat
 from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
 from syncagent.workers.pruner import Pruner
@@ -74,6 +75,8 @@ logger = logging.getLogger(__name__)
 SWITCH_S = 0.0005
 #: The longest that a question about news is left open.
 MAX_WAIT_S = 60.0
+#: How long the last heartbeat before a pause may hold that up; the stop of an agent waits for it, too.
+LAST_WORD_S = 5.0
 
 
 class App:
@@ -227,6 +230,7 @@ class App:
         self.supervisor.add(Crew(self.postman, self._postman_bell, "uploader/messages"))
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
         self._build_pruner()
+        self._build_heartbeat()
         self.reloader = Reloader(
             self.settings,
             load=lambda: load_settings(self.directories.config_dir, identity=identity_of(self.directories)),
@@ -282,6 +286,22 @@ class App:
         )
         self._prune_bell = self.stop.bell()
         self.supervisor.add(Crew(self.pruner, self._prune_bell, "disk/prune", is_essential=False))
+
+    def _build_heartbeat(self) -> None:
+        self._heartbeat: Heartbeat | None = None
+        period_s = self.settings.system.heartbeat_s
+        if self._is_once or not period_s:
+            return
+        bell = self.stop.bell()
+        self._heartbeat = Heartbeat(
+            self._docks,
+            status=self.status,
+            period_s=period_s,
+            board=self.board,
+            clock=self.clock,
+            ring=bell.ring,
+        )
+        self.supervisor.add(Crew(self._heartbeat, bell, "heartbeat", is_essential=False))
 
     def _doorbell(self, hints: Hints) -> Doorbell:
         owners = [] if self._is_once else [owner for owner in self.territory.owners if owner.has_events]
@@ -429,11 +449,15 @@ class App:
         """Whether a battery is below its limit: nothing may be begun that must not be cut short."""
         return self._sensors.is_power_low()
 
-    def _before_pause(self, reason: str) -> None:
+    def _before_pause(self, _reason: str) -> None:
         """Sending is about to wait: the moment for a last word to the outside."""
+        if self._heartbeat is not None:
+            self._heartbeat.tell_now(wait_s=LAST_WORD_S)
 
     def _after_pause(self) -> None:
         self._ring_uploaders()
+        if self._heartbeat is not None:
+            self._heartbeat.tell_now()
         self._poll_firmware()  # a release may have waited for the battery
 
     def _remember_identity(self, eui: str) -> None:

@@ -146,8 +146,9 @@ class Agent:
         system: Mapping[str, Any] | None = None,
         carrier: Mapping[str, Any] | None = None,
     ) -> None:
-        """One carrier and one address that sends what appears below `path`."""
-        self.put_config("system/system", {"id": self.system_id, "addresses": ["upload"], "tasks": [], **(system or {})})
+        """One carrier and one address that sends what appears below `path`; no page, whose port others would take."""
+        own = {"id": self.system_id, "addresses": ["upload"], "tasks": [], "web": {"listen": ""}}
+        self.put_config("system/system", {**own, **(system or {})})
         self.put_config(
             "carriers/store",
             {
