@@ -55,8 +55,10 @@ from syncagent.edges.reserve import Reserve
 from syncagent.edges.synchrony import is_synchronised
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
+from syncagent.edges.web import Web
 from syncagent.firmware import open_hangar
 from syncagent.reporter import Reporter, disk_fact
+from syncagent.showing import open_page
 from syncagent.supervisor import Crew, Supervisor
 from syncagent.workers.firmware import FirmwareWorker
 from syncagent.workers.handling import Handling
@@ -231,6 +233,7 @@ class App:
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
         self._build_pruner()
         self._build_heartbeat()
+        self._build_page()
         self.reloader = Reloader(
             self.settings,
             load=lambda: load_settings(self.directories.config_dir, identity=identity_of(self.directories)),
@@ -302,6 +305,23 @@ class App:
             ring=bell.ring,
         )
         self.supervisor.add(Crew(self._heartbeat, bell, "heartbeat", is_essential=False))
+
+    def _build_page(self) -> None:
+        self._web: Web | None = None
+        if self._is_once or not self.settings.system.web.listen:
+            return
+        self._web, page = open_page(
+            self.settings.system.web,
+            status=self.status,
+            stores=self._stores,
+            settling=self.intake.settling,
+            journal=self.journal,
+            places=self.places,
+            territory=self.territory,
+            board=self.board,
+            clock=self.clock,
+        )
+        self.supervisor.add(Crew(page, self.stop.bell(), "page", is_essential=False))
 
     def _doorbell(self, hints: Hints) -> Doorbell:
         owners = [] if self._is_once else [owner for owner in self.territory.owners if owner.has_events]
@@ -619,6 +639,8 @@ class App:
         survivors = self.supervisor.end()
         self.journal.confirmations.close()  # who waits for the next one hears that there is none
         self.control.close()
+        if self._web is not None:
+            self._web.close()
         self.intake.close(1.0)
         if self._handling is not None:
             self._handling.close()
