@@ -146,9 +146,8 @@ class Agent:
         system: Mapping[str, Any] | None = None,
         carrier: Mapping[str, Any] | None = None,
     ) -> None:
-        """One carrier and one address that sends what appears below `path`; no page, whose port others would take."""
-        own = {"id": self.system_id, "addresses": ["upload"], "tasks": [], "web": {"listen": ""}}
-        self.put_config("system/system", {**own, **(system or {})})
+        """One carrier and one address that sends what appears below `path`."""
+        self.put_config("system/system", {"id": self.system_id, "addresses": ["upload"], "tasks": [], **(system or {})})
         self.put_config(
             "carriers/store",
             {
@@ -176,6 +175,9 @@ class Agent:
         )
 
     def put_config(self, name: str, document: Mapping[str, Any]) -> None:
+        """One file. Without a word on it there is no page: agents of several tests would want the same port."""
+        if name == "system/system":
+            document = {"web": {"listen": ""}, **document}
         path = os.path.join(self.config_dir, f"{name}.json")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w") as file:
