@@ -120,6 +120,16 @@ def test_pictures_load_when_they_are_seen_and_are_named_by_number() -> None:
     assert second["src"] == "/thumbnail/6?v="
 
 
+def test_what_the_script_replaces_has_a_name_and_what_it_writes_to_is_not_replaced() -> None:
+    page = render(view())
+    live = [attributes for _, attributes in Reader(page).elements if "data-live" in attributes]
+    names = [attributes["id"] for attributes in live]
+    assert len(names) == len(set(names)) > 8
+    head = page[page.index('<div id="head"') : page.index('<p id="stale"')]
+    assert head.count("<div") == head.count("</div>")
+    assert 'getElementById("stale")' in SCRIPT
+
+
 def test_an_agent_that_has_nothing_to_show_has_a_page() -> None:
     bare = json.loads(json.dumps(status()))
     bare.update(

@@ -64,7 +64,8 @@ def render(view: View) -> str:
         ),
         tag(
             "body",
-            _live("header", "head", _headline(status), tag("p", id="stale", hidden=True)),
+            # The script says there when nobody answers: outside of what it replaces.
+            tag("header", _live("div", "head", _headline(status)), tag("p", id="stale", hidden=True)),
             tag("main", _live("dl", "tiles", _tiles(status), class_="tiles"), _columns(view)),
             tag(
                 "footer",
