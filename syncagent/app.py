@@ -55,11 +55,14 @@ from syncagent.edges.reserve import Reserve
 from syncagent.edges.synchrony import is_synchronised
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
+from syncagent.edges.web import Web
 from syncagent.firmware import open_hangar
 from syncagent.reporter import Reporter, disk_fact
+from syncagent.showing import open_page
 from syncagent.supervisor import Crew, Supervisor
 from syncagent.workers.firmware import FirmwareWorker
 from syncagent.workers.handling import Handling
+from syncagent.workers.heartbeat import Heartbeat
 from syncagent.workers.intake import Intake
 from syncagent.workers.postman import Postman
 from syncagent.workers.pruner import Pruner
@@ -74,6 +77,8 @@ logger = logging.getLogger(__name__)
 SWITCH_S = 0.0005
 #: The longest that a question about news is left open.
 MAX_WAIT_S = 60.0
+#: How long the last heartbeat before a pause may hold that up; the stop of an agent waits for it, too.
+LAST_WORD_S = 5.0
 
 
 class App:
@@ -228,6 +233,8 @@ class App:
         self.supervisor.add(Crew(self.postman, self._postman_bell, "uploader/messages"))
         self.supervisor.add(Crew(self.rechecker, recheck_bell, "uploader/recheck", is_essential=False))
         self._build_pruner()
+        self._build_heartbeat()
+        self._build_page()
         self.reloader = Reloader(
             self.settings,
             load=lambda: load_settings(self.directories.config_dir, identity=identity_of(self.directories)),
@@ -284,6 +291,39 @@ class App:
         )
         self._prune_bell = self.stop.bell()
         self.supervisor.add(Crew(self.pruner, self._prune_bell, "disk/prune", is_essential=False))
+
+    def _build_heartbeat(self) -> None:
+        self._heartbeat: Heartbeat | None = None
+        period_s = self.settings.system.heartbeat_s
+        if self._is_once or not period_s:
+            return
+        bell = self.stop.bell()
+        self._heartbeat = Heartbeat(
+            self._docks,
+            status=self.status,
+            period_s=period_s,
+            board=self.board,
+            clock=self.clock,
+            ring=bell.ring,
+        )
+        self.supervisor.add(Crew(self._heartbeat, bell, "heartbeat", is_essential=False))
+
+    def _build_page(self) -> None:
+        self._web: Web | None = None
+        if self._is_once or not self.settings.system.web.listen:
+            return
+        self._web, page = open_page(
+            self.settings.system.web,
+            status=self.status,
+            stores=self._stores,
+            settling=self.intake.settling,
+            journal=self.journal,
+            places=self.places,
+            territory=self.territory,
+            board=self.board,
+            clock=self.clock,
+        )
+        self.supervisor.add(Crew(page, self.stop.bell(), "page", is_essential=False))
 
     def _doorbell(self, hints: Hints) -> Doorbell:
         owners = [] if self._is_once else [owner for owner in self.territory.owners if owner.has_events]
@@ -443,11 +483,15 @@ class App:
         """Whether a battery is below its limit: nothing may be begun that must not be cut short."""
         return self._sensors.is_power_low()
 
-    def _before_pause(self, reason: str) -> None:
+    def _before_pause(self, _reason: str) -> None:
         """Sending is about to wait: the moment for a last word to the outside."""
+        if self._heartbeat is not None:
+            self._heartbeat.tell_now(wait_s=LAST_WORD_S)
 
     def _after_pause(self) -> None:
         self._ring_uploaders()
+        if self._heartbeat is not None:
+            self._heartbeat.tell_now()
         self._poll_firmware()  # a release may have waited for the battery
 
     def _remember_identity(self, eui: str) -> None:
@@ -614,6 +658,8 @@ class App:
         survivors = self.supervisor.end()
         self.journal.confirmations.close()  # who waits for the next one hears that there is none
         self.control.close()
+        if self._web is not None:
+            self._web.close()
         self.intake.close(1.0)
         if self._handling is not None:
             self._handling.close()

@@ -29,6 +29,8 @@ RATE_WINDOW_S = 60.0
 NEVER_LOOKED = {"release": None, "state": "idle", "reason": ""}
 #: Why rows stay that were recorded for an address which is not configured any more.
 INACTIVE = "its address is not active"
+#: Facts of what files do not need on their way; what an inbox cannot read is no file's trouble, either.
+_BESIDES = ("inbox", "heartbeat", "page")
 _NONE: Mapping[str, Pending] = {}
 _TORN_REMEDY = "a new one is made from disk and bucket; check the card, then `syncagent retry --all` ends this warning"
 
@@ -113,7 +115,7 @@ class Reporter:
                 monotonic=now,
                 rates=self._rates(now),
                 wire=self._wire(),
-                warnings=(*self._settings.warnings, *self._torn(), *self._unread()),
+                warnings=(*self._settings.warnings, *self._torn(), *self._besides()),
                 firmware={
                     component: self._journal.firmware_face(component) or NEVER_LOOKED
                     for component in map(component_of, firmware_carriers(self._settings))
@@ -146,10 +148,10 @@ class Reporter:
         where = os.path.join(os.path.dirname(self._journal.path), name or "")
         return [f"the journal was torn and is kept as {where}; {_TORN_REMEDY}"] if name else []
 
-    def _unread(self) -> tuple[str, ...]:
-        """What the inbox holds and nobody can read: files are sent all the same, but not those."""
-        inbox = self._board.fact("inbox")
-        return (f"inbox: {inbox.reason}",) if inbox is not None and not inbox.ok else ()
+    def _besides(self) -> list[str]:
+        """What is wrong with things that files do not need on their way."""
+        facts = [(name, self._board.fact(name)) for name in _BESIDES]
+        return [f"{name}: {fact.reason}" for name, fact in facts if fact is not None and not fact.ok]
 
     def _wire(self) -> dict[str, int]:
         """Bytes over the wire today and this month, of all carriers."""

@@ -99,22 +99,3 @@ def fail(text: str, *, code: int = 1) -> NoReturn:
 def print_json(document: Any) -> None:
     """One document on standard output; names that are not UTF-8 keep their bytes as escaped surrogates."""
     click.echo(json.dumps(document, indent=2))
-
-
-def size_words(count: float) -> str:
-    """A number of bytes as people read it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def age_words(seconds: float | None) -> str:
-    """An age as people read it."""
-    if seconds is None:
-        return "-"
-    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds / 86400:.0f} days"

@@ -6,8 +6,9 @@ import sys
 
 import click
 
-from syncagent.cli.context import Context, print_json, size_words
+from syncagent.cli.context import Context, print_json
 from syncagent.core.model import State
+from syncagent.core.words import size_words
 from syncagent.edges.control import ask
 from syncagent.edges.journal import Row
 

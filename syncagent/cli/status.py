@@ -12,9 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from syncagent.cli.context import EXIT_NOT_RUNNING, Context, age_words, print_json, size_words
+from syncagent.cli.context import EXIT_NOT_RUNNING, Context, print_json
 from syncagent.core.board import Board, Fact
 from syncagent.core.settings import Carrier, SendAddress, Settings, System
+from syncagent.core.words import age_words, size_words
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
 from syncagent.reporter import Reporter, disk_fact

@@ -22,13 +22,13 @@ _OFFSET = re.compile(r"[+-]\d\d:\d\d")
 def capture_time(head: bytes) -> str | None:
     """The time of capture as "YYYY-MM-DDTHH:MM:SS", with its UTC offset where the camera says it; None if unknown."""
     try:
-        tiff = _tiff_of(head)
+        tiff = tiff_of(head)
         return _read(tiff) if tiff is not None else None
     except (struct.error, IndexError, UnicodeDecodeError):
         return None
 
 
-def _tiff_of(head: bytes) -> bytes | None:
+def tiff_of(head: bytes) -> bytes | None:
     """The TIFF structure inside of a file."""
     if head[:4] in (b"II*\0", b"MM\0*"):
         return head
@@ -47,10 +47,10 @@ def _tiff_of(head: bytes) -> bytes | None:
 
 def _read(tiff: bytes) -> str | None:
     order = "<" if tiff[:2] == b"II" else ">"
-    first = _entries(tiff, order, struct.unpack_from(order + "I", tiff, 4)[0])
+    first = entries_of(tiff, order, struct.unpack_from(order + "I", tiff, 4)[0])
     tags = dict(first)
     if _EXIF_DIRECTORY in first:
-        tags |= _entries(tiff, order, first[_EXIF_DIRECTORY][2])
+        tags |= entries_of(tiff, order, first[_EXIF_DIRECTORY][2])
     text = _text(tiff, tags.get(_DATE_TIME_ORIGINAL) or tags.get(_DATE_TIME))
     match = _TIME.fullmatch(text or "")
     if match is None or match[1] == "0000":
@@ -60,7 +60,7 @@ def _read(tiff: bytes) -> str | None:
     return f"{year}-{month}-{day}T{hour}:{minute}:{second}{offset if _OFFSET.fullmatch(offset) else ''}"
 
 
-def _entries(tiff: bytes, order: str, at: int) -> dict[int, tuple[int, int, int]]:
+def entries_of(tiff: bytes, order: str, at: int) -> dict[int, tuple[int, int, int]]:
     """tag -> (type, count, value or offset) of one directory."""
     count = min(struct.unpack_from(order + "H", tiff, at)[0], _MAX_ENTRIES)
     found = {}

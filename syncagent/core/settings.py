@@ -215,7 +215,8 @@ class SystemKeys:
     """The keys of the system file that mean the same everywhere."""
 
     web: Web = Web()
-    heartbeat_s: Annotated[float, c.within(1, 31_536_000)] = 900.0
+    #: 0: never.
+    heartbeat_s: Seconds = 900.0
     messages: Messages = Messages()
     health: Health = Health()
     log_level: Annotated[str, c.one_of("debug", "info", "warning", "error")] = "info"

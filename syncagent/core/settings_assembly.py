@@ -32,6 +32,7 @@ from syncagent.core.settings_files import KINDS, SECRETS, DeviceFile, MessageFil
 from syncagent.core.settings_routes import Routes
 from syncagent.core.settings_structure import structure
 from syncagent.core.tree import Node, record_origins
+from syncagent.core.visitors import is_loopback, parse_listen
 
 T = TypeVar("T")
 
@@ -163,8 +164,9 @@ class _Assembly:
         parsed = structure(node, SystemFile, report)
         if parsed is None:
             return {"addresses": _NONE, "tasks": _NONE}, System(id=_NO_ID)
-        if parsed.web.listen and not parsed.web.password and not _is_loopback(parsed.web.listen):
-            what = f'"{parsed.web.listen}" can be reached from outside, and there is no password'
+        listen = parsed.web.listen
+        if listen and not parsed.web.password and not is_loopback(parse_listen(listen)[0]):
+            what = f'"{listen}" can be reached from outside, and there is no password'
             report(node.at(["web", "listen"]), "web.listen", what, "set web.password, or listen on 127.0.0.1")
         if name:
             record_origins(self.origins, ("system",), node)
@@ -272,11 +274,6 @@ def _slow(addresses: Sequence[SendAddress], system: System) -> list[str]:
 
 def _say_nothing(node: Node, key: str, what: str, remedy: str) -> None:
     pass
-
-
-def _is_loopback(listen: str) -> bool:
-    host = listen.rpartition(":")[0]
-    return host in ("localhost", "[::1]") or host.startswith("127.")
 
 
 def _identify(identity: Callable[..., str], what: str, *place: int) -> str | BadValueError:

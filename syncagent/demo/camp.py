@@ -5,9 +5,11 @@ The configuration is that of `configs/demo/`, with the address of this run's sto
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from typing import Any
 
@@ -19,6 +21,8 @@ SECRET_ACCESS_KEY = "demo-secret"  # noqa: S105 - opens nothing but the embedded
 
 FIRMWARE_PATH = "firmware_images"
 COMPONENT = "camera"
+
+PAGE_PORT = 8384
 
 Documents = dict[str, dict[str, Any]]
 
@@ -57,6 +61,14 @@ def configuration(endpoint_url: str) -> Documents:
             "message_type": "firmware_image",
         },
     }
+
+
+def free_page() -> str:
+    """Where the agent of the demo shows its page: where any agent does, unless one runs on this machine already."""
+    for port in (PAGE_PORT, 0):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as found:
+            return f"127.0.0.1:{found.getsockname()[1]}"
+    return ""
 
 
 class Camp:

@@ -21,7 +21,7 @@ from rich.live import Live
 from syncagent.core.errors import SyncagentError
 from syncagent.core.model import State
 from syncagent.demo.audit import Bucket, Verdict, compare
-from syncagent.demo.camp import Camp, configuration
+from syncagent.demo.camp import Camp, configuration, free_page
 from syncagent.demo.children import Child, leashed
 from syncagent.demo.link import Link, Weather
 from syncagent.demo.office import Office
@@ -112,6 +112,7 @@ class Story:
         self._lines = Lines()
         self._best: tuple[int, Scene] | None = None
         self._camp: Camp | None = None
+        self._page = free_page()
         self._children: list[Child] = []
         self._link: Link | None = None
         self._journal: Journal | None = None
@@ -142,9 +143,12 @@ class Story:
         bucket.create()
         self._link = link = Link(int(endpoint_url.rpartition(":")[2]))
         link.open()
-        camp.configure(configuration(link.endpoint_url))
+        documents = configuration(link.endpoint_url)
+        documents["system/system.json"]["web"] = {"listen": self._page}
+        camp.configure(documents)
         self._open_office(camp, endpoint_url)
         agent = self._start_agent(camp)
+        self._say(f"the agent's page: http://{self._page}/")
         self._journal = Journal(camp.state_dir, self._clock)
         lookout = Lookout(camp, self._journal)
         camera = self._start(camp, "camera", ["-m", "syncagent.demo.camera", camp.directory, camp.record_path])
@@ -249,7 +253,7 @@ class Story:
         """Until Ctrl-C, or the seconds are over, or somebody left the stage."""
         weather = Weather(link, self._clock.monotonic)
         end = self._began + self._seconds if self._seconds is not None else float("inf")
-        stage = _SHOWING
+        stage = f"http://{self._page}/ has pictures; {_SHOWING}"
         while not self._wishes.count and self._clock.monotonic() < end:
             weather.pass_once()
             if self._clock.monotonic() - self._began > PUBLISH_AFTER_S:

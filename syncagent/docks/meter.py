@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from syncagent.core.budget import Spent, is_allowed, is_metered, is_spent
@@ -60,6 +60,8 @@ class Meter:
         self._counted = 0
         self._metered_in_run = 0
         self._unkept = 0
+        self._is_aside = False
+        self._has_news = False  # of `_unkept`, something is worth a write of its own
         self._kept_at = clock.monotonic()
         self._route_at = float("-inf")
         self._accounted_at = float("-inf")
@@ -84,6 +86,25 @@ class Meter:
     def _now(self) -> datetime:
         """The time as the store has it, where that is known."""
         return self._store_time() or self._clock.now()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """What goes over the wire meanwhile is counted, and remembered with the next files that go, or when it is much.
+
+        For what an idle agent says of itself: that must not wear out the card.
+        """
+        self._step_aside(True)
+        try:
+            yield
+        finally:
+            self._step_aside(False)
+
+    def _step_aside(self, is_aside: bool) -> None:
+        with self._lock:
+            self._accounted_at = float("-inf")
+        self.account()
+        with self._lock:
+            self._is_aside = is_aside
 
     def account(self, *, is_last: bool = False) -> None:
         """Count what went over the wire since the last call; now and then, and at the end, remember it."""
@@ -110,10 +131,12 @@ class Meter:
                 self._spent.add(count, is_metered=self._is_metered)
                 self._metered_in_run += count if self._is_metered else 0
                 self._unkept += count
-            must_keep = self._unkept > 0 and (is_last or self._unkept >= keep_bytes or now - self._kept_at >= KEEP_S)
+                self._has_news = self._has_news or not self._is_aside
+            is_due = self._has_news and now - self._kept_at >= KEEP_S
+            must_keep = self._unkept > 0 and (is_last or self._unkept >= keep_bytes or is_due)
             if not must_keep:
                 return
-            self._unkept, self._kept_at = 0, now
+            self._unkept, self._has_news, self._kept_at = 0, False, now
             text = self._spent.to_text()
         with contextlib.suppress(JournalBroken):  # counted on in memory; what pays must not wait for a full disk
             self._journal.set_note(self._note, text)

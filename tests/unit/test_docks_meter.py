@@ -217,3 +217,30 @@ def test_workers_that_count_at_the_same_time_count_each_byte_once(world: World) 
     others[0].join(10)
     world.meter.account(is_last=True)
     assert world.meter.spent().month_bytes == 150
+
+
+def test_what_the_agent_says_of_itself_is_counted_and_costs_the_card_no_write(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, total, writes = Journal(str(tmp_path), clock), 0, []
+    monkeypatch.setattr(journal, "set_note", lambda *note: writes.append(note))
+    meter = Meter(
+        Carrier(name="c"), journal=journal, clock=clock, totals=lambda: (total, 0), store_time=lambda: clock.now()
+    )
+    for _ in range(20):
+        clock.advance(900)
+        with meter.aside():
+            total += 4_000
+            clock.advance(1)
+            assert meter.spent().month_bytes == total, "also while it is on its way"
+        clock.advance(900)
+        meter.account()
+    assert writes == []
+    clock.advance(1)
+    total += 1  # a file
+    meter.account()
+    assert writes[-1][1].split()[2] == str(total)
+    with meter.aside():
+        total += meter_module.KEEP_BYTES
+    assert writes[-1][1].split()[2] == str(total), "much of it is remembered"
+    journal.close()

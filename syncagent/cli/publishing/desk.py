@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from syncagent.assembly import open_store
-from syncagent.cli.context import Context, fail, say, size_words
+from syncagent.cli.context import Context, fail, say
 from syncagent.core.errors import Blocked, Refused, SyncagentError, Trouble
 from syncagent.core.settings import Carrier, Settings
+from syncagent.core.words import size_words
 from syncagent.edges.clock import Clock
 from syncagent.edges.connection import Flight
 from syncagent.edges.files import words

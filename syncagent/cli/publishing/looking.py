@@ -11,9 +11,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from syncagent.cli.context import print_json, say, size_words
+from syncagent.cli.context import print_json, say
 from syncagent.cli.publishing.desk import Desk, at_desk, commit
 from syncagent.core.manifest import time_text
+from syncagent.core.words import size_words
 from syncagent.publish.audit import audit
 from syncagent.publish.audit import fleet as devices_of
 from syncagent.publish.changes import renew

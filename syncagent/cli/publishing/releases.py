@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import click
 
-from syncagent.cli.context import size_words
 from syncagent.cli.publishing.desk import Desk, at_desk, commit, dry_option, export_option
 from syncagent.core.errors import Refused
 from syncagent.core.manifest import CONFIG_FORMATS, MAX_KEEP, Manifest, Rollout, image_name
 from syncagent.core.release import component_of
+from syncagent.core.words import size_words
 from syncagent.publish.changes import offer
 from syncagent.publish.changes import withdraw as withdrawn
 from syncagent.publish.publisher import LocalImage, Publisher

@@ -56,6 +56,11 @@ _TORN = "torn"
 #: So long a torn journal is told of.
 TOLD_S = 7 * 86400.0
 
+#: So far back `newest` looks: with files that are removed soon, all the others would be looked at.
+NEWEST_WINDOW = 4_000
+_ON_DISK = (State.READY, State.SENDING, State.CONFIRMED, State.WAITING, State.PARKED)
+_ON_DISK_WORDS = ", ".join(f"'{state}'" for state in _ON_DISK)
+
 #: The note of a run that has not ended.
 _IN_USE = "in use"
 
@@ -71,6 +76,14 @@ class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads, Veri
         """Rows in the order they were recorded, of the given states or of all."""
         marks = ", ".join("?" * len(states)) or "state"
         return self.rows(f"{ROWS} WHERE v.state IN ({marks}) ORDER BY v.id LIMIT ?", (*states, limit))
+
+    def newest(self, *, limit: int) -> list[Row]:
+        """Of the last few thousand rows those whose files may be there, the last recorded first."""
+        return self.rows(
+            f"{ROWS} WHERE v.id > (SELECT max(id) FROM version) - ? AND v.state IN ({_ON_DISK_WORDS})"
+            " ORDER BY v.id DESC LIMIT ?",
+            (NEWEST_WINDOW, limit),
+        )
 
     def asked(self) -> list[Row]:
         """Rows that somebody asked for and that are not finished yet."""

@@ -1,0 +1,32 @@
+"""Numbers and names as people read them, on a terminal and on the page."""
+
+from __future__ import annotations
+
+
+def size_words(count: float) -> str:
+    """A number of bytes as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def age_words(seconds: float | None) -> str:
+    """An age as people read it."""
+    if seconds is None:
+        return "-"
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.0f} days"
+
+
+def shown(text: str) -> str:
+    """Text in which nothing hides: what cannot be seen, or turns the line around, is named by its number."""
+    return "".join(each if each.isprintable() else _named(each) for each in text)
+
+
+def _named(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
