@@ -41,15 +41,15 @@ test-deb: deb
 	$(AS_ROOT) $(CURDIR)/$(BIN)/pytest -q --timeout 3600 -m long tests/packaging
 
 # Needs root, QEMU and the lab whose folder is VMLAB: the package in a machine that boots.
-test-vm: deb
+test-vm: .venv/installed
 	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm
 
 # What CI runs of it: with one power cut.
-test-vm-short: deb
+test-vm-short: .venv/installed
 	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm --short
 
 # Twenty-five cuts while it works, and some without its fsyncs, which must be seen. Half an hour.
-power-cuts: deb
+power-cuts: .venv/installed
 	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm power-cuts
 
 clean:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,7 @@ def main() -> int:
     cuts.add_argument("--unsynced", action="store_true", help="take the fsyncs out; the cuts must be seen then")
     cuts.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no guest stays behind
     try:
         lab_dir()
         return {"life": live, "power-cuts": cut_power}[options.what](options)

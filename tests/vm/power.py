@@ -222,7 +222,13 @@ class Cuts:
             if event.became_visible and event.key.startswith(PREFIX) and not is_own(event.key)
         )
         again = sum(puts.values()) - len(puts)
-        print(f"then {len(self.acked)} acked files are in the bucket, {again} of them sent twice", flush=True)
+        begun = Counter(event.key for event in self.store.requests(operation="CreateMultipartUpload"))
+        anew = sum(begun.values()) - len(begun)
+        print(
+            f"then {len(self.acked)} acked files are in the bucket, {again} of them sent twice; {len(begun)} went in"
+            f" parts, {anew} of them begun anew, {len(self.store.uploads)} uploads left behind",
+            flush=True,
+        )
 
     def look(self) -> tuple[dict[str, Any], list[str]]:
         survey = json.loads(self.guest.says(f"python3 {WORKLOAD} survey"))
