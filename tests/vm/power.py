@@ -32,6 +32,8 @@ WORKLOAD = "/usr/local/lib/workload.py"
 UNSYNCED = "/usr/local/lib/unsynced.py"
 READY = "ready"
 WORKERS = 4
+#: QEMU's SCSI sometimes hangs in a machine that was brought back. To bring it back again is one more cut.
+MOUNT_S = 60.0
 IMAGE_BYTES = 4_000_000
 #: What became of a file: the store has proved its digest.
 PROVEN = ("confirmed", "removed")
@@ -241,13 +243,20 @@ class Cuts:
             self.guest.boot()
             self.guest.run(f"mount -o remount,{GUESSLESS} /")
             return
-        self.guest.restore(READY)
-        disk = self.guest.attach(os.path.join(self.guest.directory, "data.raw"), size="2G", disk=self.data_disk)
-        home = "/var/lib/syncagent"
-        self.guest.run(
-            f"if ! blkid {disk} > /dev/null; then mkfs.ext4 -q {disk}; mount {disk} /mnt; cp -a {home}/. /mnt;"
-            f" umount /mnt; fi; mount -o noatime,{GUESSLESS} {disk} {home}"
-        )
+        for attempts_left in (2, 1, 0):
+            self.guest.restore(READY)
+            disk = self.guest.attach(os.path.join(self.guest.directory, "data.raw"), size="2G", disk=self.data_disk)
+            home = "/var/lib/syncagent"
+            script = (
+                f"if ! blkid {disk} > /dev/null; then mkfs.ext4 -q {disk}; mount {disk} /mnt; cp -a {home}/. /mnt;"
+                f" umount /mnt; fi; mount -o noatime,{GUESSLESS} {disk} {home}"
+            )
+            done = self.guest.run(script, check=False, timeout_s=MOUNT_S)
+            if done.returncode == 0:
+                return
+            print(f"    the machine that was brought back does not mount its disk: {done.stderr.strip()}", flush=True)
+            assert attempts_left
+            self.guest.kill()
 
     def _publish(self) -> None:
         """Of three releases in a row with one name, each takes the place of the one before."""
