@@ -126,13 +126,16 @@ class Life:
             names = [f"confirmed-{number}.jpg" for number in range(8)]
             self.device.write(*names, most_bytes=2_000_000)
             self.device.expect_arrival()
-            self.guest.run(f"su pi -c 'mkdir {data}/other; cat /dev/zero > {data}/other/ballast' 2> /dev/null || true")
+            # At once, or what is removed meanwhile would be filled as well.
+            free = int(self.guest.says(f"df --output=avail -B1 {data} | tail -1"))
+            self.guest.run(f"su pi -c 'mkdir {data}/other; fallocate -l {free - (1 << 20)} {data}/other/ballast'")
+            self.guest.run(f"su pi -c 'cat /dev/zero > {data}/other/rest' 2> /dev/null || true")
             wait_for(
                 lambda: "confirmed-0.jpg" not in self.guest.says(f"ls {CAMERA}"), "the oldest confirmed file makes room"
             )
             self.device.write("on-a-full-disk.jpg", most_bytes=20_000)
             self.device.expect_arrival()
-            self.guest.run(f"rm {data}/other/ballast")
+            self.guest.run(f"rm -r {data}/other")
             self.device.write("with-room-again.jpg")
             self.device.expect_arrival()
             self.guest.run(f"umount {data}", timeout_s=100)
