@@ -56,6 +56,7 @@ def camera(tag: str) -> None:
         os.initgroups(pi.pw_name, pi.pw_gid)
         os.setgid(pi.pw_gid)
         os.setuid(pi.pw_uid)
+        os.umask(0o002)  # the agent, of the same group, removes what is confirmed
         os.chdir(os.path.join(TOP, CAMERA))
         number = 0
         while True:
