@@ -9,7 +9,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 DEB = dist/syncagent_$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncagent/__init__.py)_all.deb
 
-.PHONY: demo test test-distribution unit long bench deb lint-deb test-deb test-vm clean
+.PHONY: demo test test-distribution unit long bench deb lint-deb test-deb test-vm test-vm-short power-cuts clean
 
 demo: .venv/installed
 	$(BIN)/syncagent demo
@@ -52,8 +52,16 @@ test-deb: deb
 	$(AS_ROOT) $(CURDIR)/$(BIN)/pytest -q --timeout 3600 -m long tests/packaging
 
 # Needs root, QEMU and the lab whose folder is VMLAB: the package in a machine that boots.
-test-vm: deb
+test-vm: .venv/installed
 	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm
+
+# What CI runs of it: with one power cut.
+test-vm-short: .venv/installed
+	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm --short
+
+# Twenty-five cuts while it works, and some without its fsyncs, which must be seen. Half an hour.
+power-cuts: .venv/installed
+	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm power-cuts
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ and shares this machine with others, so every wait is ten times what a board wou
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -38,7 +39,8 @@ class Guest:
 
     name: str
     forward: int  # a port of this host's loopback, which the guest reaches as 10.0.2.2
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # of every start
+    disk: str = "writeback"  # strict: what was not flushed is lost in a power cut
     _lab: str = field(default_factory=lab_dir)
 
     def __enter__(self) -> Self:
@@ -53,12 +55,42 @@ class Guest:
     def __exit__(self, *_: object) -> None:
         self._call("rm", self.name, check=False)
 
+    @property
+    def directory(self) -> str:
+        """Where the lab keeps this guest's disks and logs."""
+        caches = os.environ.get("XDG_CACHE_HOME") or "/var/tmp"
+        cache = os.environ.get("VMLAB_CACHE") or os.path.join(caches, "vmlab")
+        return os.path.join(cache, "guests", self.name)
+
     def boot(self) -> None:
+        self._start()
+
+    def save(self, tag: str) -> None:
+        """Keep the machine as it is; `restore` has it back in seconds, its disk included."""
+        self._call("save", self.name, tag)
+
+    def restore(self, tag: str) -> None:
+        self._start("--restore", tag)
+
+    def _start(self, *words: str) -> None:
         packages = [word for package in PACKAGES for word in ("--package", package)]
-        self._call("start", self.name, *packages, "--forward", str(self.forward), *self.options, timeout_s=1200)
+        options = ("--forward", str(self.forward), "--disk", self.disk, *self.options)
+        self._call("start", self.name, *packages, *options, *words, timeout_s=1200)
 
     def stop(self) -> None:
         self._call("stop", self.name, timeout_s=400)
+
+    def kill(self) -> None:
+        """The power is cut. A last line of acks without its end was still on its way: it claims nothing."""
+        self._call("kill", self.name)
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(self.directory, "ack.log"), "rb+") as log:
+            log.truncate(log.read().rfind(b"\n") + 1)
+
+    def acked(self) -> list[str]:
+        """The lines that came through the ack port."""
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(self.directory, "ack.log")) as log:
+            return log.read().splitlines()
+        return []
 
     def cable(self, state: str) -> None:
         self._call("link", self.name, state)
@@ -66,9 +98,13 @@ class Guest:
     def push(self, source: str, target: str) -> None:
         self._call("push", self.name, source, target)
 
-    def attach(self, file: str) -> None:
-        """A disk as by USB: it is there now."""
-        self._call("attach", self.name, file, "--size", "64M")
+    def attach(self, file: str, *, size: str = "64M", disk: str = "writeback") -> str:
+        """A disk as by USB: it is there now, under the name that is returned."""
+        return self._call("attach", self.name, file, "--size", size, "--disk", disk).stdout.strip()
+
+    def begin(self, script: str) -> None:
+        """A shell script inside that goes on by itself."""
+        self._call("exec", self.name, "--detach", "--", "/bin/sh", "-euc", script)
 
     def run(self, script: str, *, check: bool = True, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         """A shell script inside, as root."""
