@@ -9,7 +9,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 DEB = dist/syncagent_$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncagent/__init__.py)_all.deb
 
-.PHONY: demo test test-distribution unit long bench deb lint-deb test-deb test-vm test-vm-short power-cuts clean
+.PHONY: demo test test-distribution unit long bench deb lint-deb test-deb test-vm test-vm-short power-cuts test-arm clean
 
 demo: .venv/installed
 	$(BIN)/syncagent demo
@@ -62,6 +62,10 @@ test-vm-short: .venv/installed
 # Twenty-five cuts while it works, and some without its fsyncs, which must be seen. Half an hour.
 power-cuts: .venv/installed
 	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm power-cuts
+
+# Needs root, qemu-user-static, mmdebstrap and the lab: the package and the unit tests on arm64 and armhf.
+test-arm: .venv/installed
+	$(AS_ROOT) env VMLAB="$(VMLAB)" VMLAB_SOURCES="$(VMLAB_SOURCES)" $(CURDIR)/$(BIN)/python -m tests.arm
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

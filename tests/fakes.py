@@ -59,22 +59,24 @@ class FakeClock(Clock):
 class BadEntries:
     """`os.scandir` on a damaged disk: what `is_bad` names cannot be looked at."""
 
-    def __init__(self, is_bad: Callable[[str], bool]) -> None:
+    def __init__(self, is_bad: Callable[[str], bool], error: int = errno.EUCLEAN) -> None:
         self._is_bad = is_bad
+        self._error = error
         self._scandir = os.scandir
 
     @contextlib.contextmanager
     def __call__(self, fd: int) -> Iterator[Iterator[Any]]:
         with self._scandir(fd) as entries:
-            yield (BadEntry(entry) if self._is_bad(entry.name) else entry for entry in entries)
+            yield (BadEntry(entry, self._error) if self._is_bad(entry.name) else entry for entry in entries)
 
 
 class BadEntry:
-    def __init__(self, entry: os.DirEntry[str]) -> None:
+    def __init__(self, entry: os.DirEntry[str], error: int) -> None:
         self.name = entry.name
+        self._error = error
 
     def stat(self, **_: Any) -> os.stat_result:
-        raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+        raise OSError(self._error, os.strerror(self._error))
 
 
 class Recording:

@@ -59,6 +59,8 @@ PICTURES = {"PIL"}
 #: Beside the standard library, core may import these (and tenacity in core/retry.py).
 CORE_LIBRARIES = {"attrs", "attr", "cattrs"}
 CLOCKS = {"time.sleep", "time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
+#: Ask the C library, whose time may have 32 bits.
+NARROW = {"datetime.fromtimestamp", "datetime.utcfromtimestamp", "date.fromtimestamp", "time.gmtime", "time.localtime"}
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
@@ -137,6 +139,8 @@ def _breaches(
     for line, name in uses(tree):
         if name in CLOCKS and module != "edges.clock":
             yield line, f"{name} belongs to edges/clock.py"
+        if name in NARROW:
+            yield line, f"{name} ends in 2038 on a 32-bit machine: core/moments.py"
         if name == "print" and layer != "cli":
             yield line, "only cli prints"
 
@@ -205,6 +209,11 @@ def test_imports_point_downwards_and_every_library_has_its_door() -> None:
             "edges/files.py",
             "import datetime\ndatetime.datetime.now()",
             "datetime.now belongs to edges/clock.py",
+        ),
+        (
+            "edges/files.py",
+            "from datetime import datetime\ndatetime.fromtimestamp(0)",
+            "datetime.fromtimestamp ends in 2038 on a 32-bit machine: core/moments.py",
         ),
         ("edges/files.py", "print('x')", "only cli prints"),
         ("edges/files.py", "from syncagent.handlers import host", "edges must not import handlers"),

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -14,6 +14,7 @@ import click
 from syncagent.cli.context import Context, fail, print_json, say
 from syncagent.cli.parts import Parts
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
+from syncagent.core.moments import moment_of
 from syncagent.core.release import UNDER_WAY, Phase, component_of, firmware_carriers
 from syncagent.core.settings import Carrier, Settings
 from syncagent.docks.channel import Look, face_in_trouble, face_of, manifest_of
@@ -353,7 +354,7 @@ def history(context: Context, as_json: bool, component: str | None) -> None:
 
 
 def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else _words(datetime.fromtimestamp(seconds, UTC))
+    return None if seconds is None else _words(moment_of(seconds))
 
 
 def _words(moment: datetime) -> str:

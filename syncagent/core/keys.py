@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from syncagent.core.errors import Refused
+from syncagent.core.moments import moment_of
 
 MAX_KEY_BYTES = 1024
 SHORT_DIGEST_CHARACTERS = 12
@@ -76,8 +77,8 @@ def check_cloud_path(key: str) -> str:
 def time_of(mtime_ns: int) -> datetime:
     """The mtime in UTC, whole seconds. What a file system can hold and no calendar becomes its first or last day."""
     try:
-        return datetime.fromtimestamp(mtime_ns // 1_000_000_000, UTC)
-    except (ValueError, OverflowError, OSError):
+        return moment_of(mtime_ns // 1_000_000_000)
+    except (ValueError, OverflowError):
         return datetime(9999, 12, 31, tzinfo=UTC) if mtime_ns > 0 else datetime(1, 1, 1, tzinfo=UTC)
 
 

@@ -18,6 +18,7 @@ from syncagent.core.constraints import MESSAGE_TYPE_PATTERN
 from syncagent.core.errors import Refused
 from syncagent.core.jsontext import parse_json
 from syncagent.core.keys import check_cloud_path, escape, has_half_characters, time_of
+from syncagent.core.moments import moment_of
 from syncagent.core.places import GENERATED
 from syncagent.core.settings import MessageFields, SendAddress, Settings
 from syncagent.core.tree import MAX_DEPTH, MAX_NODES, TextError, plain
@@ -185,8 +186,8 @@ def time_in(content: Mapping[str, object], fields: MessageFields) -> datetime | 
             when = datetime.fromisoformat(value)
             return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
-    except (ValueError, OverflowError, OSError):
+            return moment_of(value)
+    except (ValueError, OverflowError):
         return None
     return None
 

@@ -18,11 +18,11 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from syncagent.core.errors import Blocked, ManifestRejected, Refused, Transient, Trouble
 from syncagent.core.manifest import Manifest, config_text, time_text
 from syncagent.core.messages import RECEIPT, message_of
+from syncagent.core.moments import moment_of
 from syncagent.core.release import IN_USE, Phase, component_of
 from syncagent.core.settings import Carrier
 from syncagent.docks.channel import manifest_of
@@ -435,4 +435,4 @@ class Installer:
 
 
 def _utc(seconds: float) -> str:
-    return time_text(datetime.fromtimestamp(int(seconds), UTC))
+    return time_text(moment_of(int(seconds)))

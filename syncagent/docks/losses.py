@@ -6,10 +6,10 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from syncagent.core.errors import Transient, Trouble
 from syncagent.core.model import State
+from syncagent.core.moments import moment_of
 from syncagent.core.settings import Carrier, SendAddress
 from syncagent.docks.naming import corner_key
 from syncagent.edges import files
@@ -78,6 +78,6 @@ def _lines(losses: Sequence[Loss], *, earlier: int) -> str:
 
 def _time(at: float) -> str:
     try:
-        return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    except (OverflowError, ValueError, OSError):
+        return f"{moment_of(at):%Y-%m-%dT%H:%M:%SZ}"
+    except (OverflowError, ValueError):
         return "unknown"

@@ -29,6 +29,7 @@ from urllib3.util import make_headers
 from urllib3.util.ssl_ import create_urllib3_context
 
 from syncagent.core.errors import Transient, Trouble
+from syncagent.core.moments import moment_of
 from syncagent.core.skew import is_valid_at
 from syncagent.edges.connection import Place, Traffic
 from syncagent.edges.reading import AnswerReader, NonsenseError
@@ -277,7 +278,7 @@ def _proxy_place(place: Place) -> Place:
 def _moment(text: str) -> datetime:
     """A certificate's date. One that cannot be read holds never."""
     try:
-        return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
+        return moment_of(ssl.cert_time_to_seconds(text))
     except (ValueError, OverflowError):
         return datetime.min.replace(tzinfo=UTC)
 

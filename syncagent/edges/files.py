@@ -99,6 +99,9 @@ def kind_of(mode: int) -> str:
 
 def words(error: OSError) -> str:
     """The system's own words for an error, without the path."""
+    if error.errno == errno.EOVERFLOW:
+        # Of a stat, whose times have 32 bits where the C library's have.
+        return "its date lies before 1901 or after 2038, which this 32-bit system cannot read: give it another"
     return error.strerror or type(error).__name__
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import posixpath
 import stat
 from collections import Counter, deque
@@ -411,7 +412,7 @@ class Intake:
             return []
         except Transient as error:
             # It cannot be opened, so nobody can ask for a lease; the uploader says why it waits.
-            status = files.look(*located) if error.trouble is Trouble.FILE else None
+            status = self._looked_at(*located) if error.trouble is Trouble.FILE else None
             if status is None:
                 self.settling.forget(path)
                 self._complain(path, error)
@@ -421,6 +422,13 @@ class Intake:
         if verdict is Verdict.NOT_YET:
             return []
         return self._arrivals(path, facts, is_unsettled=verdict is Verdict.UNSETTLED)
+
+    def _looked_at(self, root: str, place: str) -> os.stat_result | None:
+        """`files.look` at a file that could not be opened: where that cannot be done either, nothing is known."""
+        try:
+            return files.look(root, place)
+        except Transient:
+            return None
 
     def _arrivals(self, path: str, facts: Facts, *, is_unsettled: bool) -> list[Arrival]:
         place = self._places.relative_of(path)

@@ -39,14 +39,15 @@ def base_of(release: str) -> str:
 
 @dataclass
 class Chroot:
-    """One copy, removed at the end."""
+    """One copy, removed at the end: of a release, or of the directory `base` and then only called by its name."""
 
     release: str
     root: str = ""
+    base: str = ""
 
     def __enter__(self) -> Self:
         self.root = tempfile.mkdtemp(prefix=f"{self.release}-", dir=cache_dir() if os.path.isdir(cache_dir()) else None)
-        subprocess.run(["cp", "-a", "--reflink=auto", f"{base_of(self.release)}/.", self.root], check=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", f"{self.base or base_of(self.release)}/.", self.root], check=True)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +39,17 @@ from syncagent.edges.files import (
 from tests.fakes import BadEntries
 
 CONTENT = bytes(range(256)) * 40
+
+
+def _is_narrow() -> bool:
+    try:
+        datetime.fromtimestamp(1 << 31, UTC)
+    except OverflowError:
+        return True
+    return False
+
+
+IS_NARROW = _is_narrow()
 
 
 @pytest.fixture(autouse=True)
@@ -311,6 +324,31 @@ def test_an_entry_that_cannot_be_looked_at_is_named_and_hides_no_other(
         "7": "Structure needs cleaning",
     }
     assert not any(listing.error or listing.missing for listing in listings)
+
+
+def test_a_date_that_a_32_bit_system_cannot_read_is_called_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late").write_bytes(b"x")
+    monkeypatch.setattr(os, "scandir", BadEntries({"late"}.__contains__, errno.EOVERFLOW))
+    (listing,) = scan_directory(str(tmp_path), "")
+    assert "after 2038" in listing.unreadable["late"]
+
+
+@pytest.mark.skipif(not IS_NARROW, reason="only where a time_t has 32 bits can a date be beyond it")
+def test_a_file_of_2050_is_unreadable_on_a_32_bit_system_and_its_neighbours_are_not(tmp_path: Path) -> None:
+    for name in ("late", "timely"):
+        (tmp_path / name).write_bytes(b"x")
+    times = (ctypes.c_int64 * 4)(2_524_608_000, 0, 2_524_608_000, 0)  # two of struct __timespec64
+    at_fdcwd = -100
+    call = ctypes.CDLL(None, use_errno=True)["__utimensat64"]
+    assert call(at_fdcwd, os.fsencode(tmp_path / "late"), times, 0) == 0, os.strerror(ctypes.get_errno())
+    (listing,) = scan_directory(str(tmp_path), "")
+    assert list(listing.files) == ["timely"]
+    assert "after 2038" in listing.unreadable["late"]
+    with pytest.raises(Transient) as caught:
+        open_file(str(tmp_path), "late")
+    assert caught.value.trouble is Trouble.FILE and "after 2038" in str(caught.value)
 
 
 def test_no_chunk_of_a_directory_is_longer_than_asked_for_whatever_lies_in_it(

@@ -505,6 +505,29 @@ def test_a_file_that_cannot_be_looked_at_is_reported_and_the_others_of_its_direc
     assert ("generated_data/camera/bad.jpg", "scan") in [(each.path, each.what) for each in world.board.complaints()]
 
 
+def test_a_file_that_cannot_be_looked_at_any_more_when_it_settled_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run(3)
+    for name in ("bad", "good"):
+        world.write(f"camera/{name}.jpg")
+        world.intake.look_again(f"generated_data/camera/{name}.jpg")
+    world.run(0.1)
+    assert world.paths() == []
+    stat = os.stat
+
+    def bad_stat(path: Any, **how: Any) -> os.stat_result:
+        if path == "bad.jpg":
+            raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW))
+        return stat(path, **how)
+
+    monkeypatch.setattr(os, "scandir", BadEntries(lambda name: name == "bad.jpg", errno.EOVERFLOW))
+    monkeypatch.setattr(os, "stat", bad_stat)
+    world.run(11)
+    assert world.paths(State.READY) == ["camera/good.jpg"]
+    assert any("after 2038" in each.reason for each in world.board.complaints())
+
+
 def test_no_jump_of_the_wall_clock_changes_when_a_file_is_found(world: World, clock: FakeClock) -> None:
     world.run(3)
     world.write("camera/a.jpg")

@@ -23,13 +23,13 @@ class LabMissing(Exception):
     """There is no lab, or no right to use it; the text says what to do."""
 
 
-def lab_dir() -> str:
-    """The lab's folder. Raises: LabMissing."""
+def lab_dir(program: str = "run-guest", *, target: str = "test-vm") -> str:
+    """The lab's folder, which has that program; the target of make names it to people. Raises: LabMissing."""
     found = os.environ.get("VMLAB") or os.path.join(os.path.dirname(ROOT), "shared", "vmlab")
-    if not os.access(os.path.join(found, "run-guest"), os.X_OK):
-        raise LabMissing(f"there is no lab in {found}: name its folder, make test-vm VMLAB=/path/to/vmlab")
+    if not os.access(os.path.join(found, program), os.X_OK):
+        raise LabMissing(f"there is no lab in {found}: name its folder, make {target} VMLAB=/path/to/vmlab")
     if os.geteuid() != 0:
-        raise LabMissing("the lab builds images and boots machines as root: sudo make test-vm")
+        raise LabMissing(f"the lab builds images and boots machines as root: sudo make {target}")
     return found
 
 

@@ -19,9 +19,12 @@ MARGIN = 4
 
 
 def _allocate(fd: int, start: int, size_bytes: int) -> None:
-    """fallocate(2), which Python does not have: posix_fallocate changes the size. What fails leaves all as it was."""
+    """fallocate(2), which Python does not have: posix_fallocate changes the size. What fails leaves all as it was.
+
+    By the name whose offsets have 64 bits everywhere: those of plain `fallocate` have 32 on a 32-bit system.
+    """
     with contextlib.suppress(OSError, AttributeError):
-        call = ctypes.CDLL(None, use_errno=True).fallocate
+        call = ctypes.CDLL(None, use_errno=True).fallocate64
         call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
         call(fd, _KEEP_SIZE, start, size_bytes)
 
