@@ -593,6 +593,8 @@ class App:
 
     def _end(self) -> int:
         survivors = self.supervisor.end()
+        if self._is_once and not survivors:
+            self.pruner.tidy()
         self.journal.confirmations.close()  # who waits for the next one hears that there is none
         self.control.close()
         self.intake.close(1.0)

@@ -196,17 +196,23 @@ class Clearance:
             self._board.set_fact("disk/journal", Fact(True, "ok"))
         return True
 
-    def tidy(self, scopes: Sequence[Scope]) -> None:
-        """Remove directories that we emptied, where the owner lets us; never a watched one."""
+    def tidy(self, scopes: Sequence[Scope], *, is_end: bool = False) -> None:
+        """Remove directories that we emptied, where the owner lets us; never a watched one.
+
+        `is_end`: nobody comes back for those that were emptied just now.
+        """
         now = self._clock.monotonic()
-        for place in [place for place, at in self._empty.items() if now - at >= TIDY_S]:
-            del self._empty[place]
-            scope = scope_of(place, scopes)
-            if scope is None or not scope.rules.remove_empty_directories or any(each.path == place for each in scopes):
-                continue
-            if place and removal.remove_directory(self._places.data_root, place):
-                logger.info("empty directory removed path=%s", self._places.path_of(place))
-                self._empty[place.rpartition("/")[0]] = now - TIDY_S
+        while ripe := [place for place, at in self._empty.items() if is_end or now - at >= TIDY_S]:
+            for place in ripe:
+                del self._empty[place]
+                if place and self._may_go(place, scopes) and removal.remove_directory(self._places.data_root, place):
+                    logger.info("empty directory removed path=%s", self._places.path_of(place))
+                    self._empty[place.rpartition("/")[0]] = now - TIDY_S
+
+    def _may_go(self, place: str, scopes: Sequence[Scope]) -> bool:
+        scope = scope_of(place, scopes)
+        is_watched = any(each.path == place for each in scopes)
+        return scope is not None and scope.rules.remove_empty_directories and not is_watched
 
     # -- after a crash ------------------------------------------------------------------------------------------------
 

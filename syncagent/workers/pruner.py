@@ -102,6 +102,10 @@ class Pruner:
         """Nothing was left to remove at the last look, and nothing was confirmed since."""
         return self._is_idle and self._seen == self._confirmed()
 
+    def tidy(self) -> None:
+        """For a run that ends with its work, once no pass comes any more: what it emptied goes at once."""
+        self._clearance.tidy(self._scopes, is_end=True)
+
     def _confirmed(self) -> int:
         return self._journal.count_of(State.CONFIRMED)
 

@@ -414,6 +414,20 @@ def test_empty_directories_go_only_if_the_agent_may_and_never_the_watched_one(ma
     assert (world.root / "camera").is_dir() and (world.root / "camera/made/by/others").is_dir()
 
 
+@pytest.mark.parametrize("may", [True, False])
+def test_a_run_that_ends_with_its_work_does_not_wait_with_what_it_emptied(make: Make, may: bool) -> None:
+    world = make(keep_files=0, remove_empty_directories=may)
+    for path in ("camera/made/by/others", "camera/2025/made/by/others"):
+        (world.root / path).mkdir(parents=True)
+    world.have("camera/2024/06/a.jpg")
+    world.have("camera/2025/06/a.jpg")
+    world.have("camera/b.jpg")
+    world.work()
+    world.pruner.tidy()
+    assert (world.root / "camera/2024").exists() is (world.root / "camera/2025/06").exists() is not may
+    assert (world.root / "camera/made/by/others").is_dir() and (world.root / "camera/2025/made/by/others").is_dir()
+
+
 # -- after a crash -----------------------------------------------------------------------------------------------------
 
 
