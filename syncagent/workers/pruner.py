@@ -183,10 +183,11 @@ class Pruner:
         directory = self._places.path_of(scope.path)
         latest = self._journal.time() if more or need else until
         found = self._journal.confirmed_below(directory, until=latest or 0.0, after=sweep.after, limit=BATCH)
-        count = 0
+        count, is_through = 0, len(found) < BATCH
         for candidate in found:
             if not (until is not None and candidate.at <= until) and not more and not need:
-                return count, True
+                is_through = True
+                break
             sweep.after = (candidate.at, candidate.id)
             if self._clearance.scope_of(candidate.path, self._scopes) is not scope:
                 continue
@@ -200,7 +201,7 @@ class Pruner:
         sweep.more = more
         if count:
             self._board.add("removed_files", count)
-        return count, len(found) < BATCH
+        return count, is_through
 
     def _clear_proved(self, scope: Scope, stop: Stop, need: Need, *, is_due: bool) -> int:
         """What the store proved goes as well when the journal has no room to write that down: this makes some."""

@@ -243,6 +243,16 @@ def test_of_files_of_one_size_that_come_one_by_one_no_more_are_kept(
         clock.advance(60)
 
 
+def test_a_file_that_two_addresses_send_counts_once(make: Make, clock: FakeClock) -> None:
+    world = make(address("a", keep_files=2), address("b", keep_files=2))
+    for number in range(5):
+        world.have(f"camera/{number}.jpg")
+        clock.advance(1)
+    world.work()
+    assert world.left() == ["camera/3.jpg", "camera/4.jpg"]
+    assert world.board.count("removed_files") == 3
+
+
 def test_keep_bytes_keeps_the_newest_of_them(make: Make, clock: FakeClock) -> None:
     world = make(keep_bytes=25)
     for number in range(5):
