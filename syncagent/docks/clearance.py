@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 #: A directory that we emptied stays so long: its writer may be about to write the next file.
 TIDY_S = 60.0
 MAX_EMPTY = 10_000
+#: Files that went under one of several names, between two writes of the journal; of more, the others are hashed again.
+MAX_TWINS = 1_000
 #: More than are dropped at once.
 LAST_LOSSES = 1_000
 WRITABLE = "let the agent's user write to the directory"
@@ -61,6 +63,7 @@ class Clearance:
         self._is_settling = is_settling
         self._on_look_again = on_look_again
         self._unwritten: dict[int, None] = {}  # rows whose files went
+        self._twins: dict[Facts, Facts] = {}  # what rows say of a file that lost a name -> what is true of the others
         self._touched: dict[str, dict[str, None]] = {}  # root -> directories that lost a name
         self._asides: dict[str, None] = {}  # places of files that a run left aside
         self._empty: dict[str, float] = {}  # directory below generated_data -> when it lost a file
@@ -83,6 +86,7 @@ class Clearance:
         if facts is None or self._is_settling(path):
             return Fate.STAYS, 0
         ids = [claim.id for claim in claims if claim.state is State.CONFIRMED]
+        facts = self._twins.get(facts, facts)
         if is_urgent or not self._wanting(path):
             facts = self._refaced(path, facts, ids[0], stop)
         if self._remove(path, facts, ids[0]) is Fate.STAYS:
@@ -162,19 +166,27 @@ class Clearance:
         if located is None:
             return Fate.STAYS
         try:
-            outcome = removal.remove(*located, facts, row_id=row_id)
+            done = removal.remove(*located, facts, row_id=row_id)
         except Transient as error:
             self._board.complain(path, "remove", str(error), WRITABLE)
             return Fate.STAYS
-        if outcome is Outcome.REMOVED:
+        if done.outcome is Outcome.REMOVED:
             root, place = located
             head = place.rpartition("/")[0]
             self._touched.setdefault(root, {})[head] = None
             if len(self._empty) < MAX_EMPTY:
                 self._empty[head] = self._clock.monotonic()
-        elif outcome is Outcome.CHANGED:
-            logger.debug("not removed path=%s why=%s", path, outcome.value)
-        return Fate.WENT if outcome is Outcome.REMOVED else Fate.STAYS
+            if done.twin is not None:
+                self._remember_twin(facts, done.twin)
+        elif done.outcome is Outcome.CHANGED:
+            logger.debug("not removed path=%s why=%s", path, done.outcome.value)
+        return Fate.WENT if done.outcome is Outcome.REMOVED else Fate.STAYS
+
+    def _remember_twin(self, before: Facts, now: Facts) -> None:
+        """The rows of its other names say what was true before this removal, or before the first of several."""
+        for known in {before, *(known for known, last in self._twins.items() if last == before)}:
+            if known in self._twins or len(self._twins) < MAX_TWINS:
+                self._twins[known] = now
 
     # -- after many ---------------------------------------------------------------------------------------------------
 
@@ -188,6 +200,9 @@ class Clearance:
             if self._unwritten:
                 self._journal.removed(self._unwritten)
                 self._unwritten.clear()
+            if self._twins:
+                self._journal.reface_twins(self._twins)
+                self._twins.clear()
         except JournalBroken as error:
             self._board.set_fact("disk/journal", Fact(False, "failing", str(error)))
             return False

@@ -185,3 +185,12 @@ def test_run_once_leaves_no_directory_that_it_emptied(agent: Agent) -> None:
         os.makedirs(agent.path("of/the/camera"))
         assert app_of(agent).run_once(10) == 0
     assert sorted(os.listdir(agent.data_dir)) == ["of"] and os.path.isdir(agent.path("of/the/camera"))
+
+
+def test_run_once_removes_each_name_of_a_file(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.configure(verifying.endpoint_url, watch={"settle_s": 0.05}, carrier={"retention": {"keep_days": 0}})
+    for name in ("b.jpg", "c.jpg"):
+        os.link(agent.path("a.jpg"), agent.path(name))
+    assert app_of(agent).run_once(10) == 0
+    assert os.listdir(agent.data_dir) == []
+    assert sent(verifying) == {agent.key(name): b"a" for name in ("a.jpg", "b.jpg", "c.jpg")}

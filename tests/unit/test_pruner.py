@@ -356,6 +356,60 @@ def test_a_rewritten_file_is_never_deleted(make: Make) -> None:
     assert (world.root / "camera/a.jpg").read_bytes() == b"new content"
 
 
+def twins(world: World, *names: str) -> None:
+    """Names of one file, each confirmed."""
+    (world.root / names[0]).write_bytes(CONTENT)
+    for name in names[1:]:
+        os.link(world.root / names[0], world.root / name)
+    for name in names:
+        for each in world.addresses:
+            world.journal.record([Arrival(each.name, f"generated_data/{name}", world.facts(name))])
+        world.confirm(f"generated_data/{name}")
+
+
+def test_names_of_one_file_go_one_after_the_other_and_nothing_is_hashed_again(make: Make) -> None:
+    world = make(keep_days=0)
+    twins(world, "camera/a.jpg", "camera/b.jpg", "camera/c.jpg")
+    world.work()
+    assert world.left() == [] and set(world.states().values()) == {State.REMOVED}
+
+
+def test_what_our_removal_did_to_another_name_is_no_news_of_it(make: Make, clock: FakeClock) -> None:
+    world = make(address("a", keep_files=1), address("b", keep_files=1))
+    twins(world, "camera/a.jpg", "camera/b.jpg")
+    world.work()
+    assert world.left() == ["camera/b.jpg"]
+    known = world.journal.known_at("generated_data/camera/b.jpg")
+    assert [row.facts for row in known] == [world.facts("camera/b.jpg")] * 2
+    # Of what its owner does to it, only its bytes tell.
+    before = world.facts("camera/b.jpg")
+    chmod(world.root / "camera/b.jpg")
+    world.clock.advance(AGAIN_S)
+    world.work()
+    assert [row.facts for row in world.journal.known_at("generated_data/camera/b.jpg")] == [before] * 2
+
+
+def test_a_crash_between_two_names_leaves_the_other_to_be_hashed_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(keep_days=0)
+    twins(world, "camera/a.jpg", "camera/b.jpg")
+    remove = removal.remove
+
+    def dies(root: str, path: str, facts: Facts, *, row_id: int) -> removal.Removal:
+        if path.endswith("b.jpg"):
+            raise KeyboardInterrupt
+        return remove(root, path, facts, row_id=row_id)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(removal, "remove", dies)
+        world.work()
+    restart(world)
+    assert world.left() == ["camera/b.jpg"]
+    (known,) = world.journal.known_at("generated_data/camera/b.jpg")
+    assert known.state is State.CONFIRMED and known.facts != world.facts("camera/b.jpg")
+
+
 def test_a_file_that_is_being_written_is_not_removed(make: Make) -> None:
     world = make(keep_files=0)
     path = world.have("camera/a.jpg")
@@ -751,9 +805,9 @@ def test_a_file_that_is_opened_for_writing_before_it_is_dropped_is_no_loss(
     world = filled(make, clock, monkeypatch, when_full="drop_unsent")
     remove = removal.remove
 
-    def opened(root: str, path: str, facts: Facts, *, row_id: int) -> removal.Outcome:
+    def opened(root: str, path: str, facts: Facts, *, row_id: int) -> removal.Removal:
         if path == "camera/000.jpg":
-            return removal.Outcome.BUSY
+            return removal.Removal(removal.Outcome.BUSY)
         return remove(root, path, facts, row_id=row_id)
 
     monkeypatch.setattr(removal, "remove", opened)
@@ -776,9 +830,9 @@ def test_the_loss_stands_in_the_journal_before_the_file_goes(
     world = filled(make, clock, monkeypatch, when_full="drop_unsent")
     seen: list[State] = []
 
-    def looked(_root: str, path: str, _facts: Facts, *, row_id: int) -> removal.Outcome:
+    def looked(_root: str, path: str, _facts: Facts, *, row_id: int) -> removal.Removal:
         seen.append(world.journal.row(row_id).state)
-        return removal.Outcome.BUSY
+        return removal.Removal(removal.Outcome.BUSY)
 
     monkeypatch.setattr(removal, "remove", looked)
     world.pruner.pass_once(world.stop)
