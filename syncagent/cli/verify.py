@@ -13,6 +13,7 @@ from syncagent.assembly import open_store, store_name, territory_of
 from syncagent.cli.context import Context, fail, print_json, say
 from syncagent.core.errors import Blocked
 from syncagent.core.messages import all_addresses
+from syncagent.core.printable import printable
 from syncagent.core.settings import SendAddress, Settings
 from syncagent.docks.survey import Survey
 from syncagent.docks.verification import HARMLESS, Finding, Verification
@@ -75,7 +76,7 @@ def _verify(
             if not as_json:
                 subject = finding.path or finding.key
                 more = ": ".join(part for part in (finding.key if finding.path else "", finding.detail) if part)
-                click.echo(f"{finding.kind:<26}  {subject}  {more}".rstrip())
+                click.echo(printable(f"{finding.kind:<26}  {subject}  {more}".rstrip()))
     return verification, findings
 
 
