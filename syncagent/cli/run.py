@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from syncagent.cli.context import Context, fail, say
-from syncagent.core.errors import AlreadyRunning
+from syncagent.core.errors import AlreadyRunning, SyncagentError
 from syncagent.core.printable import printable
+from syncagent.edges import machine
 
 _FORMAT = "%(asctime)s %(levelname)s %(threadName)s %(message)s"
 
@@ -59,4 +60,15 @@ def run(context: Context, once: bool, timeout: float) -> None:
         app = App(settings, context.directories, is_once=once)
     except AlreadyRunning as error:
         fail(f"another agent is running: {error}")
+    except SyncagentError as error:
+        fail(f"{error}{_remedy(context)}")
     sys.exit(app.run_once(timeout) if once else app.run())
+
+
+def _remedy(context: Context) -> str:
+    """What to do about a card that cannot be written to, when the agent cannot start on it."""
+    directories = context.directories
+    for directory in (directories.state_dir, directories.base_dir, directories.data_dir):
+        if machine.is_read_only(directory):
+            return f" -- {directory} is mounted read-only: {machine.READ_ONLY_REMEDY}"
+    return ""
