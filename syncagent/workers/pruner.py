@@ -24,6 +24,7 @@ from syncagent.core.retention import (
     lacking,
     surplus,
     thinned,
+    unmet,
 )
 from syncagent.docks.clearance import Clearance, Fate
 from syncagent.docks.losses import Losses
@@ -288,21 +289,37 @@ class Pruner:
     def _tell(self, scope: Scope, space: Space, *, need: Need, is_stuck: bool) -> None:
         fact = Fact(True, "ok")
         if is_stuck and (need or is_out_of_room(space)):
-            free = f"{space.free_bytes / 1e6:.1f} MB and {space.free_inodes} names are free"
-            unsent = self._journal.total_of(State.READY, scope.addresses)[0]
-            unsent += self._journal.total_of(State.WAITING, scope.addresses)[0]
-            fact = Fact(
-                False,
-                "filling",
-                f"recording will stop: {free} under {self._places.path_of(scope.path)}, and nothing there may be"
-                f" removed by the rules of retention ({unsent} files are unsent)",
-            )
+            fact = Fact(False, "filling", self._why_stuck(scope, space, need))
         name = f"disk/retention/{scope.path}"
         before = self._board.fact(name)
         if not fact.ok and (before is None or before.ok):
             logger.error("%s", fact.reason)
         if not fact.ok or before is not None:
             self._board.set_fact(name, fact)
+
+    def _why_stuck(self, scope: Scope, space: Space, need: Need) -> str:
+        """What is lacking, and what would free room: of all that the rules allow, nothing is left."""
+        where = self._places.path_of(scope.path)
+        free = f"{space.free_bytes / 1e6:.1f} MB and {space.free_inodes} names are free under {where}"
+        what, unmet_rules = f"recording will stop: {free}", unmet(scope.rules, space)
+        if not is_out_of_room(space):
+            asked = " and ".join(f"retention.{each}" for each in unmet_rules) or "`when_full: drop_unsent` keeps"
+            what = f"{free}, which is less than {asked} with a tenth more"
+        unsent = self._journal.total_of(State.READY, scope.addresses)[0]
+        unsent += self._journal.total_of(State.WAITING, scope.addresses)[0]
+        ways = ["files of others that go"]
+        if unsent:
+            ways.append("a link that sends them")
+        if unsent and scope.rules.when_full == "stop":
+            ways.append("`when_full: drop_unsent`, at the price of losses")
+        if not need:
+            ways.append("retention.min_free_percent, by which confirmed files go")
+        elif unmet_rules and not is_out_of_room(space):
+            ways.append("a lower minimum")
+        return (
+            f"{what}, and nothing there may be removed by the rules of retention ({unsent} files are unsent);"
+            f" what helps: {', '.join(ways)}"
+        )
 
 
 def _less(need: Need, size_bytes: int) -> Need:

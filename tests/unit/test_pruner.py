@@ -699,6 +699,38 @@ def test_by_default_a_full_card_loses_nothing_and_says_that_recording_will_stop(
 
 
 @pytest.mark.parametrize(
+    ("rules", "space", "said"),
+    [
+        ({"min_free_percent": 10}, Space(10**10, 10**12, 10**6, 10**6), "retention.min_free_percent (10)"),
+        ({"min_free_bytes": 10**11}, Space(10**10, 10**12, 10**6, 10**6), "retention.min_free_bytes (100000000000)"),
+        ({"min_free_inodes_percent": 5}, Space(10**12, 10**12, 10**4, 10**6), "retention.min_free_inodes_percent (5)"),
+    ],
+)
+def test_a_minimum_that_is_not_met_is_named_and_is_no_end_of_recording(
+    make: Make, monkeypatch: pytest.MonkeyPatch, rules: dict[str, int], space: Space, said: str
+) -> None:
+    world = make(**rules)
+    world.record("camera/a.jpg")
+    monkeypatch.setattr(removal, "space_at", lambda _path: space)
+    world.work()
+    reason = world.fact().reason
+    assert not world.fact().ok and "recording" not in reason
+    assert said in reason and reason.count("retention.min_") == 1
+    assert "10000 names" in reason or "10000.0 MB" in reason
+    assert all(way in reason for way in ("1 files are unsent", "a link", "drop_unsent", "a lower minimum"))
+
+
+def test_a_full_card_without_a_minimum_is_told_of_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make()
+    world.have("camera/a.jpg")
+    monkeypatch.setattr(removal, "space_at", lambda _path: Space(0, 10**9, 10**6, 10**6))
+    world.work()
+    reason = world.fact().reason
+    assert reason.startswith("recording will stop: 0.0 MB") and "retention.min_free_percent, by which" in reason
+    assert "a link" not in reason and "a lower minimum" not in reason
+
+
+@pytest.mark.parametrize(
     ("order", "expected"), [("oldest", range(12, 100)), ("newest", range(88))], ids=["oldest", "newest"]
 )
 def test_unsent_files_follow_in_the_order_that_the_owner_chose(
