@@ -28,6 +28,7 @@ from syncagent.edges.inbox import Outbox
 from syncagent.edges.journal import Arrival, Ask, Journal, deliveries
 from syncagent.edges.removal import aside_name
 from syncagent.edges.reserve import Reserve
+from syncagent.edges.watch.mounts import Mounts
 from syncagent.workers import pruner as pruner_module
 from syncagent.workers.pruner import AGAIN_S, Pruner
 from tests.fakes import FakeClock, FakeStop
@@ -67,6 +68,7 @@ class World:
         self.looks: list[str] = []
         self.settling: set[str] = set()
         self.stop = FakeStop(clock)
+        self.mounts = Mounts()  # without any
         self.pruner, self.clearance = self.build()
 
     def build(self) -> tuple[Pruner, Clearance]:
@@ -95,6 +97,7 @@ class World:
             clearance=cleared,
             losses=losses,
             reserve=Reserve(str(self.state)),
+            mounts=self.mounts,
             journal=self.journal,
             places=self.places,
             clock=self.clock,
@@ -171,10 +174,11 @@ class Disk:
         self.world = world
         self.total_bytes = total_bytes
         self.inodes = 10**6
+        self.below = ""
         monkeypatch.setattr(removal, "space_at", self.space_at)
 
     def space_at(self, _path: str) -> Space:
-        files = [path for path in self.world.root.rglob("*") if path.is_file()]
+        files = [path for path in (self.world.root / self.below).rglob("*") if path.is_file()]
         used = sum(path.stat().st_size for path in files)
         return Space(max(0, self.total_bytes - used), self.total_bytes, max(0, self.inodes - len(files)), self.inodes)
 
@@ -903,6 +907,45 @@ def test_what_lies_on_another_disk_makes_no_room_and_stays(
     world.pruner.set_scopes(scopes_of([address("a", keep_files=0)]))
     world.work()
     assert world.left() == ["camera/stick/b.jpg"]
+
+
+@pytest.mark.parametrize("when_full", ["stop", "drop_unsent"])
+def test_a_full_disk_that_is_mounted_below_is_freed_by_what_lies_on_it(
+    make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, when_full: str
+) -> None:
+    world = make(min_free_percent=10, when_full=when_full)
+    stick = str(world.root / "camera/stick")
+    for number in range(60):
+        world.have(f"camera/{number:02d}.jpg", bytes(1000))
+        world.have(f"camera/stick/day/{number:02d}.jpg", bytes(1000))
+    for number in range(60, 100):
+        world.record(f"camera/stick/day/{number:02d}.jpg", content=bytes(1000))
+    device_of = files.device_of
+    monkeypatch.setattr(files, "device_of", lambda path: 0 if path.startswith(stick) else device_of(path))
+    points = {(b"1", os.fsencode(stick))}
+    monkeypatch.setattr(world.mounts, "below", lambda root: frozenset(points))
+    disk = Disk(world, 100_000, monkeypatch=monkeypatch)
+    disk.below = "camera/stick"
+    monkeypatch.setattr(
+        removal, "space_at", lambda path: disk.space_at(path) if path == stick else Space(10**9, 10**9, 10**6, 10**6)
+    )
+    world.work()
+    left = world.left()
+    assert len([name for name in left if "stick" not in name]) == 60
+    assert [name for name in left if "stick" in name] == [f"camera/stick/day/{n:02d}.jpg" for n in range(12, 100)]
+    assert world.board.fact("disk/retention/camera/stick") is None
+    # Nothing confirmed is left there.
+    disk.total_bytes = 40_000
+    world.work()
+    left = [name for name in world.left() if "stick" in name]
+    assert left == [f"camera/stick/day/{n:02d}.jpg" for n in range(60 if when_full == "stop" else 65, 100)]
+    fact = world.board.fact("disk/retention/camera/stick")
+    assert (fact is not None and not fact.ok) is (when_full == "stop")
+    assert world.fact() is None
+    points.clear()
+    world.work()
+    fact = world.board.fact("disk/retention/camera/stick")
+    assert fact is None or fact.ok
 
 
 def test_to_look_for_what_can_be_dropped_in_vain_takes_little_of_the_time(
