@@ -55,6 +55,7 @@ from syncagent.edges.reserve import Reserve
 from syncagent.edges.synchrony import is_synchronised
 from syncagent.edges.systemd import Notifier
 from syncagent.edges.watch import Doorbell, Hints
+from syncagent.edges.watch.mounts import Mounts
 from syncagent.edges.web import Web
 from syncagent.firmware import open_hangar
 from syncagent.reporter import Reporter, disk_fact
@@ -279,11 +280,14 @@ class App:
             )
             for dock in self._docks
         ]
+        self._mounts = Mounts()
+        self._mounts.open()
         self.pruner = Pruner(
             scopes=scopes_of(self._addresses),
             clearance=clearance,
             losses=losses,
             reserve=self.reserve,
+            mounts=self._mounts,
             journal=self.journal,
             places=self.places,
             clock=self.clock,
@@ -656,6 +660,10 @@ class App:
 
     def _end(self) -> int:
         survivors = self.supervisor.end()
+        if self._is_once and not survivors:
+            self.pruner.tidy()
+        if not survivors:
+            self._mounts.close()
         self.journal.confirmations.close()  # who waits for the next one hears that there is none
         self.control.close()
         if self._web is not None:

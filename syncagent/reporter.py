@@ -20,7 +20,7 @@ from syncagent.core.settings import Settings
 from syncagent.core.settle import Pending
 from syncagent.core.status import Cell, Snapshot, build
 from syncagent.docks.meter import day_of, note_of
-from syncagent.edges import files
+from syncagent.edges import files, machine
 from syncagent.edges.clock import Clock
 from syncagent.edges.journal import Journal, Tally
 
@@ -36,13 +36,15 @@ _TORN_REMEDY = "a new one is made from disk and bucket; check the card, then `sy
 
 
 def disk_fact(directories: Directories) -> Fact:
-    """How full the disk under the data is."""
+    """How full the disk under the data is, and whether it takes anything at all."""
     try:
         free, total, inodes = files.space_of(directories.data_dir)
     except Transient as error:
         return Fact(False, "away", str(error))
     percent = 100.0 * free / total if total else 100.0
     more = {"free_bytes": free, "free_percent": round(percent, 1), "free_inodes_percent": round(inodes, 1)}
+    if machine.is_read_only(directories.data_dir):
+        return Fact(False, "read-only", f"no file can be recorded: {machine.READ_ONLY_REMEDY}", more)
     if free == 0 or inodes == 0:
         return Fact(False, "full", "no space left: recording stops", more)
     return Fact(True, "ok", "", more)

@@ -126,7 +126,7 @@ def _check_card(settings: Settings, directories: Directories, device: Device) ->
     least, least_inodes = retention.min_free_percent, retention.min_free_inodes_percent
     is_low = percent < (least or MIN_FREE_PERCENT) or inodes < (least_inodes or MIN_INODES_PERCENT)
     if machine.is_read_only(data):
-        yield Finding("card", Verdict.FAILED, f"{data} is read-only", "look at `dmesg`; a card that fails is replaced")
+        yield Finding("card", Verdict.FAILED, f"{data} is read-only", machine.READ_ONLY_REMEDY)
     elif is_low and (least is not None or least_inodes is not None):
         yield Finding("card", Verdict.WARNING, f"{text}: confirmed files are being removed", "a larger card, or less")
     elif is_low:

@@ -13,6 +13,7 @@ import click
 from syncagent.assembly import Directories, identity_of, is_running, open_journal, places_of
 from syncagent.core.errors import EXIT_CONFIG, ConfigError, SyncagentError
 from syncagent.core.places import Places
+from syncagent.core.printable import printable_lines
 from syncagent.core.settings import Settings
 from syncagent.edges.clock import Clock
 from syncagent.edges.configfiles import load_settings
@@ -87,8 +88,8 @@ def absolute_of(named: str) -> str:
 
 
 def say(text: str) -> None:
-    """One line for a person, beside the results."""
-    click.echo(text, err=True)
+    """One line, or several, for a person, beside the results."""
+    click.echo(printable_lines(text), err=True)
 
 
 def fail(text: str, *, code: int = 1) -> NoReturn:

@@ -14,6 +14,7 @@ from syncagent.checks.store import check_store
 from syncagent.cli.context import Context, print_json
 from syncagent.core.errors import ConfigError, SyncagentError
 from syncagent.core.messages import all_addresses
+from syncagent.core.printable import printable
 from syncagent.core.settings import Carrier, Settings
 from syncagent.docks.survey import prefix_of
 from syncagent.edges.clock import Clock
@@ -64,7 +65,7 @@ def report(findings: Iterator[Finding]) -> bool:
     for finding in findings:
         is_well = is_well and finding.verdict is not Verdict.FAILED
         remedy = f" -- {finding.remedy}" if finding.remedy else ""
-        click.echo(f"{_MARKS[finding.verdict]}  {finding.check}: {finding.what}{remedy}")
+        click.echo(printable(f"{_MARKS[finding.verdict]}  {finding.check}: {finding.what}{remedy}"))
     return is_well
 
 

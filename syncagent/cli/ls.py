@@ -8,6 +8,7 @@ import click
 
 from syncagent.cli.context import Context, print_json
 from syncagent.core.model import State
+from syncagent.core.printable import printable
 from syncagent.core.words import size_words
 from syncagent.edges.control import ask
 from syncagent.edges.journal import Row
@@ -52,7 +53,7 @@ def ls(context: Context, states: tuple[str, ...], as_json: bool) -> None:
         reason = f"({row['reason']})" if row["reason"] else ""
         state = f"{row['state']}{reason}"
         size = size_words(float(str(row["bytes"])))
-        click.echo(f"{state:<12} {size:>9}  {row['path']}  {row['key'] or ''}".rstrip())
+        click.echo(printable(f"{state:<12} {size:>9}  {row['path']}  {row['key'] or ''}".rstrip()))
     if not rows:
         click.echo("nothing", err=True)
         sys.exit(0)

@@ -12,6 +12,7 @@ import click
 
 from syncagent import __version__
 from syncagent.core.errors import EXIT_BUG, SyncagentError
+from syncagent.core.printable import printable_lines
 
 #: verb -> (module, one line of help). Loaded late: most of a short command's time is imports.
 VERBS = {
@@ -95,7 +96,7 @@ def main(args: list[str] | None = None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return sys.exit(1)
     except SyncagentError as error:
-        click.echo(f"syncagent: {error}", err=True)
+        click.echo(printable_lines(f"syncagent: {error}"), err=True)
         return sys.exit(1)
     except Exception:
         traceback.print_exc()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from syncagent.assembly import territory_of
@@ -16,6 +17,7 @@ from syncagent.core.errors import Refused
 from syncagent.core.keys import check_cloud_path
 from syncagent.core.model import Facts, State
 from syncagent.core.places import GENERATED, Places
+from syncagent.core.printable import printable
 from syncagent.core.settings import SendAddress, Settings
 from syncagent.core.territory import is_within
 from syncagent.docks.naming import check_outside_corner
@@ -135,7 +137,7 @@ def _follow(context: Context, journal: Journal, asked: list[Asked]) -> int:
         *columns, TextColumn("{task.fields[state]}"), console=console, disable=not console.is_terminal
     ) as bars:
         for item in asked:
-            item.task = bars.add_task(os.path.basename(item.named), total=None, state="queued")
+            item.task = bars.add_task(escape(printable(os.path.basename(item.named))), total=None, state="queued")
         left = list(asked)
         while left:
             flights = ask(context.state_dir, "flights")
@@ -145,12 +147,12 @@ def _follow(context: Context, journal: Journal, asked: list[Asked]) -> int:
                 assert item.task is not None
                 state = f"{row.state} ({row.reason})" if row.reason else str(row.state)
                 moved = row.facts.size_bytes if row.state in DONE else sent.get((row.path, row.address), 0)
-                bars.update(item.task, total=row.facts.size_bytes, completed=moved, state=state)
+                bars.update(item.task, total=row.facts.size_bytes, completed=moved, state=escape(printable(state)))
                 if row.state in ENDED:
                     left.remove(item)
                     failed += row.state not in DONE
                     if not console.is_terminal:
-                        say(f"{item.named}: {state}{' ' + row.key if row.key else ''}")
+                        say(printable(f"{item.named}: {state}{' ' + row.key if row.key else ''}"))
             if flights is None and context.agent_pid() is None:
                 say("the agent ended; the files stay queued")
                 return failed + len(left)

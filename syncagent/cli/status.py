@@ -14,6 +14,7 @@ from rich.text import Text
 
 from syncagent.cli.context import EXIT_NOT_RUNNING, Context, print_json
 from syncagent.core.board import Board, Fact
+from syncagent.core.printable import printable
 from syncagent.core.settings import Carrier, SendAddress, Settings, System
 from syncagent.core.words import age_words, size_words
 from syncagent.edges.clock import Clock, Stop
@@ -67,7 +68,7 @@ def render(status: dict[str, Any]) -> Group:
     head = Text()
     head.append(f" {status['state']} ", style=f"bold white on {_COLOURS[status['state']]}")
     head.append(f" {status['system_id']}  ")
-    head.append(status["reason"] or "files get through")
+    head.append(printable(status["reason"]) or "files get through")
     oldest = Text(f"oldest unsent file: {age_words(status['oldest_unsent_s'])}")
     queue = Table(box=None, pad_edge=False)
     for title in ("state", "files", "bytes", "why"):
@@ -75,20 +76,26 @@ def render(status: dict[str, Any]) -> Group:
     for state, entry in status["queue"].items():
         if entry["files"]:
             why = ", ".join(f"{reason} ({count})" for reason, count in entry["reasons"].items())
-            queue.add_row(state, str(entry["files"]), size_words(entry["bytes"]), why)
+            queue.add_row(state, str(entry["files"]), size_words(entry["bytes"]), _cell(why))
     facts = Table(box=None, pad_edge=False, show_header=False)
     for name, fact in status["facts"].items():
         mark = Text("ok", style="green") if fact["ok"] else Text("!!", style="red")
-        facts.add_row(mark, name, fact["state"], fact["reason"])
+        facts.add_row(mark, name, _cell(fact["state"]), _cell(fact["reason"]))
     parts: list[Any] = [head, oldest, Text(), queue, Text(), facts]
     if status["last_errors"]:
         errors = Table(box=None, pad_edge=False, title="last errors", title_justify="left")
         for title in ("age", "path", "what", "reason", "remedy"):
             errors.add_column(title)
         for error in status["last_errors"]:
-            errors.add_row(age_words(error["age_s"]), error["path"], error["what"], error["reason"], error["remedy"])
+            told = (_cell(error[name]) for name in ("path", "what", "reason", "remedy"))
+            errors.add_row(age_words(error["age_s"]), *told)
         parts += [Text(), errors]
     return Group(*parts)
+
+
+def _cell(text: str) -> Text:
+    """Words of somebody else, which are neither markup nor orders to a terminal."""
+    return Text(printable(text))
 
 
 def exit_code(status: dict[str, Any]) -> int:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import click
 from rich.console import Console
 
 from syncagent.assembly import open_store, store_name, territory_of
-from syncagent.cli.context import Context, print_json, say
+from syncagent.cli.context import Context, fail, print_json, say
+from syncagent.core.errors import Blocked
 from syncagent.core.messages import all_addresses
+from syncagent.core.printable import printable
 from syncagent.core.settings import SendAddress, Settings
 from syncagent.docks.survey import Survey
 from syncagent.docks.verification import HARMLESS, Finding, Verification
 from syncagent.edges.clock import Clock
 from syncagent.edges.journal import Journal
+from syncagent.edges.objects import S3Store
 
 #: A terminal is told of progress this often.
 SHOW_S = 0.2
@@ -34,6 +37,8 @@ def verify(context: Context, as_json: bool) -> None:
     journal = context.journal(settings, is_read_only=True)
     try:
         verification, findings = _verify(context, settings, journal, as_json=as_json)
+    except Blocked as error:
+        fail(f"{error} -- {error.remedy}" if error.remedy else str(error))
     finally:
         journal.close()
     faults = [finding for finding in findings if finding.kind not in HARMLESS]
@@ -71,23 +76,22 @@ def _verify(
             if not as_json:
                 subject = finding.path or finding.key
                 more = ": ".join(part for part in (finding.key if finding.path else "", finding.detail) if part)
-                click.echo(f"{finding.kind:<26}  {subject}  {more}".rstrip())
+                click.echo(printable(f"{finding.kind:<26}  {subject}  {more}".rstrip()))
     return verification, findings
 
 
 def _findings(settings: Settings, verification: Verification, journal: Journal) -> Iterator[Finding]:
     yield from verification.compare_disk()
-    stores: dict[str, list[SendAddress]] = {}
+    buckets: dict[str, list[SendAddress]] = {}
     for address in all_addresses(settings):
-        stores.setdefault(store_name(address.carrier), []).append(address)
-    for addresses in stores.values():
-        carrier = addresses[0].carrier
-        store = open_store(carrier, Clock())
-        try:
-            Survey(carrier, store, journal)  # tells the store what the journal remembers of it
-            yield from verification.compare_store(addresses, store)
-        finally:
-            store.close()
+        buckets.setdefault(store_name(address.carrier), []).append(address)
+    for addresses in buckets.values():
+        with ExitStack() as stack:
+            stores: dict[str, S3Store] = {}
+            for carrier in {address.carrier.name: address.carrier for address in addresses}.values():
+                store = stores[carrier.name] = stack.enter_context(closing(open_store(carrier, Clock())))
+                Survey(carrier, store, journal)  # tells the store what the journal remembers of it
+            yield from verification.compare_store(addresses, stores)
 
 
 @contextmanager

@@ -133,6 +133,18 @@ def minimum(rules: Retention, space: Space) -> Need:
     )
 
 
+def unmet(rules: Retention, space: Space) -> list[str]:
+    """The minimums, in the owner's words, that are not passed by a tenth: what a lack, once there is one, is of."""
+    free_percent = 100.0 * space.free_bytes / max(1, space.total_bytes)
+    inodes_percent = 100.0 * space.free_inodes / space.total_inodes if space.total_inodes else 100.0
+    said = (
+        ("min_free_percent", rules.min_free_percent, free_percent),
+        ("min_free_bytes", rules.min_free_bytes, space.free_bytes),
+        ("min_free_inodes_percent", rules.min_free_inodes_percent, inodes_percent),
+    )
+    return [f"{name} ({least:.15g})" for name, least, free in said if least and free <= least * BEYOND]
+
+
 def lacking(rules: Retention, space: Space, *, is_under: bool) -> Need:
     """How much must go: nothing above the minimum, and below it (or once it was, `is_under`) a tenth more than it."""
     least = minimum(rules, space)

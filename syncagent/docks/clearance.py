@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 TIDY_S = 60.0
 #: So many of them are remembered.
 MAX_EMPTY = 10_000
+#: Files that went under one of several names, between two writes of the journal; of more, the others are hashed again.
+MAX_TWINS = 1_000
 #: More than are dropped at once.
 LAST_LOSSES = 1_000
 WRITABLE = "let the agent's user write to the directory"
@@ -62,6 +64,7 @@ class Clearance:
         self._is_settling = is_settling
         self._on_look_again = on_look_again
         self._unwritten: dict[int, None] = {}  # rows whose files went
+        self._twins: dict[Facts, Facts] = {}  # what rows say of a file that lost a name -> what is true of the others
         self._touched: dict[str, dict[str, None]] = {}  # root -> directories that lost a name
         self._asides: dict[str, None] = {}  # places of files that a run left aside
         self._empty: dict[str, float] = {}  # directory below generated_data -> when it lost a file
@@ -84,6 +87,7 @@ class Clearance:
         if facts is None or self._is_settling(path):
             return Fate.STAYS, 0
         ids = [claim.id for claim in claims if claim.state is State.CONFIRMED]
+        facts = self._twins.get(facts, facts)
         if is_urgent or not self._wanting(path):
             facts = self._refaced(path, facts, ids[0], stop)
         if self._remove(path, facts, ids[0]) is Fate.STAYS:
@@ -164,19 +168,27 @@ class Clearance:
         if located is None:
             return Fate.STAYS
         try:
-            outcome = removal.remove(*located, facts, row_id=row_id)
+            done = removal.remove(*located, facts, row_id=row_id)
         except Transient as error:
             self._board.complain(path, "remove", str(error), WRITABLE)
             return Fate.STAYS
-        if outcome is Outcome.REMOVED:
+        if done.outcome is Outcome.REMOVED:
             root, place = located
             head = place.rpartition("/")[0]
             self._touched.setdefault(root, {})[head] = None
             if len(self._empty) < MAX_EMPTY:
                 self._empty[head] = self._clock.monotonic()
-        elif outcome is Outcome.CHANGED:
-            logger.debug("not removed path=%s why=%s", path, outcome.value)
-        return Fate.WENT if outcome is Outcome.REMOVED else Fate.STAYS
+            if done.twin is not None:
+                self._remember_twin(facts, done.twin)
+        elif done.outcome is Outcome.CHANGED:
+            logger.debug("not removed path=%s why=%s", path, done.outcome.value)
+        return Fate.WENT if done.outcome is Outcome.REMOVED else Fate.STAYS
+
+    def _remember_twin(self, before: Facts, now: Facts) -> None:
+        """The rows of its other names say what was true before this removal, or before the first of several."""
+        for known in {before, *(known for known, last in self._twins.items() if last == before)}:
+            if known in self._twins or len(self._twins) < MAX_TWINS:
+                self._twins[known] = now
 
     # -- after many ---------------------------------------------------------------------------------------------------
 
@@ -190,6 +202,9 @@ class Clearance:
             if self._unwritten:
                 self._journal.removed(self._unwritten)
                 self._unwritten.clear()
+            if self._twins:
+                self._journal.reface_twins(self._twins)
+                self._twins.clear()
         except JournalBroken as error:
             self._board.set_fact("disk/journal", Fact(False, "failing", str(error)))
             return False
@@ -198,17 +213,23 @@ class Clearance:
             self._board.set_fact("disk/journal", Fact(True, "ok"))
         return True
 
-    def tidy(self, scopes: Sequence[Scope]) -> None:
-        """Remove directories that we emptied, where the owner lets us; never a watched one."""
+    def tidy(self, scopes: Sequence[Scope], *, is_end: bool = False) -> None:
+        """Remove directories that we emptied, where the owner lets us; never a watched one.
+
+        `is_end`: nobody comes back for those that were emptied just now.
+        """
         now = self._clock.monotonic()
-        for place in [place for place, at in self._empty.items() if now - at >= TIDY_S]:
-            del self._empty[place]
-            scope = scope_of(place, scopes)
-            if scope is None or not scope.rules.remove_empty_directories or any(each.path == place for each in scopes):
-                continue
-            if place and removal.remove_directory(self._places.data_root, place):
-                logger.info("empty directory removed path=%s", self._places.path_of(place))
-                self._empty[place.rpartition("/")[0]] = now - TIDY_S
+        while ripe := [place for place, at in self._empty.items() if is_end or now - at >= TIDY_S]:
+            for place in ripe:
+                del self._empty[place]
+                if place and self._may_go(place, scopes) and removal.remove_directory(self._places.data_root, place):
+                    logger.info("empty directory removed path=%s", self._places.path_of(place))
+                    self._empty[place.rpartition("/")[0]] = now - TIDY_S
+
+    def _may_go(self, place: str, scopes: Sequence[Scope]) -> bool:
+        scope = scope_of(place, scopes)
+        is_watched = any(each.path == place for each in scopes)
+        return scope is not None and scope.rules.remove_empty_directories and not is_watched
 
     # -- after a crash ------------------------------------------------------------------------------------------------
 

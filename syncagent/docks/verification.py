@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from syncagent.core.errors import FileChanged, FileVanished, Refused, Transient
+from syncagent.core.errors import Blocked, FileChanged, FileVanished, Refused, Transient, Trouble
 from syncagent.core.model import OWED, Facts, ObjectFacts, State
 from syncagent.core.places import Places
 from syncagent.core.settings import SendAddress
@@ -24,6 +25,7 @@ from syncagent.edges.files import PinnedFile
 from syncagent.edges.journal import Journal, Known, Sent
 from syncagent.edges.objects import ObjectStore
 
+RIGHTS_REMEDY = "allow it to the access key; `syncagent iam-policy` prints the least policy for AWS"
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-[0-9]+")
 
 
@@ -71,23 +73,27 @@ class Verification:
 
     # -- the bucket ---------------------------------------------------------------------------------------------------
 
-    def compare_store(self, addresses: Sequence[SendAddress], store: ObjectStore) -> Iterator[Finding]:
-        """What the journal says of one store, and what is there. Raises: Transient, Blocked, Refused."""
+    def compare_store(self, addresses: Sequence[SendAddress], stores: Mapping[str, ObjectStore]) -> Iterator[Finding]:
+        """What the journal says of one bucket, and what is there, asked through the store of each carrier, by its name.
+
+        Raises: Transient, Blocked, Refused.
+        """
         names = [address.name for address in addresses]
+        bucket = _Bucket(addresses, stores)
         prefixes = _outermost(prefix_of(address.carrier, address) for address in addresses)
         rows = _Ahead(self.journal.sent_by(names))
         unknown: list[str] = []
         for prefix in prefixes:
             try:
-                found = list(self._merge(prefix, rows.below(prefix), _in_order(store.list(prefix)), store, unknown))
+                found = list(self._merge(prefix, rows.below(prefix), _in_order(bucket.list(prefix)), bucket, unknown))
             except _OutOfOrder:
-                listed = sorted(store.list(prefix), key=lambda facts: facts.key)
+                listed = sorted(bucket.list(prefix), key=lambda facts: facts.key)
                 again = (sent for sent in self.journal.sent_by(names) if sent.key.startswith(prefix))
-                found = list(self._merge(prefix, again, iter(listed), store, unknown))
+                found = list(self._merge(prefix, again, iter(listed), bucket, unknown))
             yield from found
         for sent in self.journal.sent_by(names):
             if not any(sent.key.startswith(prefix) for prefix in prefixes):
-                yield from self._judge(sent, store.head(sent.key), store)
+                yield from self._judge(sent, bucket.head(sent), bucket)
         for key in dict.fromkeys(unknown):
             # It may have come while we looked.
             is_own = any(is_in_corner(address.carrier, key) for address in addresses)
@@ -99,7 +105,7 @@ class Verification:
         prefix: str,
         rows: Iterable[Sent],
         objects: Iterator[ObjectFacts],
-        store: ObjectStore,
+        bucket: _Bucket,
         unknown: list[str],
     ) -> Iterator[Finding]:
         """Both in the order of keys."""
@@ -109,11 +115,11 @@ class Verification:
                 unknown.append(facts.key)
                 facts = self._next(prefix, objects)
             if facts is not None and facts.key == sent.key:
-                yield from self._judge(sent, facts, store)
+                yield from self._judge(sent, facts, bucket)
                 facts = self._next(prefix, objects)
             else:
                 # It may have come after its place in the listing went by.
-                yield from self._judge(sent, store.head(sent.key), store)
+                yield from self._judge(sent, bucket.head(sent), bucket)
         while facts is not None:
             unknown.append(facts.key)
             facts = self._next(prefix, objects)
@@ -123,7 +129,7 @@ class Verification:
         self.on_step(f"objects below {prefix or 'the bucket'}")
         return next(objects, None)
 
-    def _judge(self, sent: Sent, facts: ObjectFacts | None, store: ObjectStore) -> Iterator[Finding]:
+    def _judge(self, sent: Sent, facts: ObjectFacts | None, bucket: _Bucket) -> Iterator[Finding]:
         if facts is None:
             yield Finding(Kind.MISSING, sent.path, sent.key)
         elif facts.size_bytes != sent.size_bytes:
@@ -134,7 +140,7 @@ class Verification:
             self.on_step(f"reading back {sent.key}")
             whole = hashlib.sha256()
             try:
-                for piece in store.read(sent.key):
+                for piece in bucket.read(sent):
                     whole.update(piece)
             except Refused:
                 yield Finding(Kind.MISSING, sent.path, sent.key)
@@ -197,6 +203,51 @@ class Verification:
                 return pinned.digest() == self.journal.row(row.id).digest
         except (FileChanged, FileVanished, Transient):
             return False
+
+
+class _Bucket:
+    """One bucket, asked by each carrier for what is its own: another one's access key may not be allowed to see it."""
+
+    def __init__(self, addresses: Sequence[SendAddress], stores: Mapping[str, ObjectStore]) -> None:
+        self._addresses = {address.name: address for address in addresses}
+        self._stores = stores
+
+    def list(self, prefix: str) -> Iterator[ObjectFacts]:
+        owner = next(each for each in self._addresses.values() if prefix_of(each.carrier, each) == prefix)
+        with _refused_right(owner, "list", prefix, "s3:ListBucket"):
+            yield from self._stores[owner.carrier.name].list(prefix)
+
+    def head(self, sent: Sent) -> ObjectFacts | None:
+        owner, place = self._place_of(sent)
+        with _refused_right(owner, "look at", place, "s3:GetObject"):
+            return self._stores[owner.carrier.name].head(sent.key)
+
+    def read(self, sent: Sent) -> Iterator[bytes]:
+        owner, place = self._place_of(sent)
+        with _refused_right(owner, "read", place, "s3:GetObject"):
+            yield from self._stores[owner.carrier.name].read(sent.key)
+
+    def _place_of(self, sent: Sent) -> tuple[SendAddress, str]:
+        """Whose it is, and the prefix that it lies below: its own key where somebody chose that."""
+        owner = self._addresses[sent.address]
+        prefix = prefix_of(owner.carrier, owner)
+        return owner, prefix if sent.key.startswith(prefix) else sent.key
+
+
+@contextmanager
+def _refused_right(owner: SendAddress, what: str, place: str, action: str) -> Iterator[None]:
+    """A 403 that tells who must be allowed what."""
+    try:
+        yield
+    except Blocked as error:
+        if error.trouble is not Trouble.FORBIDDEN:
+            raise
+        raise Blocked(
+            f"{error}: the access key of the carrier {owner.carrier.name} may not {what}"
+            f" {place + '*' if place.endswith('/') else place or 'the bucket'} ({action})",
+            trouble=error.trouble,
+            remedy=RIGHTS_REMEDY,
+        ) from error
 
 
 class _Ahead:

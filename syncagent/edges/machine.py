@@ -20,6 +20,7 @@ from typing import Any
 SERVICE_USER = "syncagent"
 UNIT = "syncagent.service"
 SYSTEMCTL_TIMEOUT_S = 20.0
+READ_ONLY_REMEDY = "look at `dmesg`, check the card or replace it, and mount it for writing"
 
 
 @dataclass(frozen=True, slots=True)

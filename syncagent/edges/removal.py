@@ -15,6 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 
 from syncagent.core.errors import FileVanished, Transient, Trouble
@@ -40,6 +41,14 @@ class Outcome(Enum):
     VANISHED = "it was not there any more"
     CHANGED = "it is not the version any more"
     BUSY = "somebody has it open for writing"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What became of one file."""
+
+    outcome: Outcome
+    twin: Facts | None = None  # of its other names, when nothing but the ctime of what they name can be new
 
 
 def aside_name(name: str, row_id: int) -> str:
@@ -68,7 +77,7 @@ def may_remove(root: str, path: str) -> bool:
         return False
 
 
-def remove(root: str, path: str, facts: Facts, *, row_id: int) -> Outcome:
+def remove(root: str, path: str, facts: Facts, *, row_id: int) -> Removal:
     """Remove the file if it still is the version that `facts` describe, and nobody is about to change it.
 
     A read lease is held from before the first look until after the removal, so that whoever opens the file for
@@ -77,27 +86,27 @@ def remove(root: str, path: str, facts: Facts, *, row_id: int) -> Outcome:
     try:
         fd = files.open_file(root, path)
     except FileVanished:
-        return Outcome.VANISHED
+        return Removal(Outcome.VANISHED)
     head, _, name = path.rpartition("/")
     try:
         lease = _take_lease(fd)
         if lease is Lease.BUSY:
-            return Outcome.BUSY
+            return Removal(Outcome.BUSY)
         if files.facts_of(os.fstat(fd)) != facts:
-            return Outcome.CHANGED
+            return Removal(Outcome.CHANGED)
         with files.open_directory(root, head) as directory:
             return _remove(directory, name, fd, facts, aside_name(name, row_id), is_leased=lease is Lease.FREE)
     except (FileNotFoundError, NotADirectoryError):
-        return Outcome.VANISHED
+        return Removal(Outcome.VANISHED)
     except OSError as error:
         raise Transient(f"cannot remove: {files.words(error)}", trouble=Trouble.DISK) from error
     finally:
         os.close(fd)  # which ends the lease, too
 
 
-def _remove(directory: int, name: str, fd: int, facts: Facts, aside: str, *, is_leased: bool) -> Outcome:
+def _remove(directory: int, name: str, fd: int, facts: Facts, aside: str, *, is_leased: bool) -> Removal:
     if _exists(directory, aside):
-        return Outcome.CHANGED  # left by a run that ended in between; it is mended first
+        return Removal(Outcome.CHANGED)  # left by a run that ended in between; it is mended first
     try:
         os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError as error:
@@ -107,9 +116,17 @@ def _remove(directory: int, name: str, fd: int, facts: Facts, aside: str, *, is_
     if not _is_same(directory, aside, fd, facts) or (is_leased and not _is_held(fd)):
         if aside != name:
             put_back_in(directory, aside, name)
-        return Outcome.CHANGED
+        return Removal(Outcome.CHANGED)
     os.unlink(aside, dir_fd=directory)
-    return Outcome.REMOVED
+    return Removal(Outcome.REMOVED, _twin(fd, facts) if is_leased else None)
+
+
+def _twin(fd: int, facts: Facts) -> Facts | None:
+    """What the other names of the file say now; None without any, or when somebody may have written to it."""
+    own = os.fstat(fd)
+    now = files.facts_of(own)
+    is_same = (now.size_bytes, now.mtime_ns, now.inode) == (facts.size_bytes, facts.mtime_ns, facts.inode)
+    return now if own.st_nlink and is_same and _is_held(fd) else None
 
 
 def _take_lease(fd: int) -> Lease:

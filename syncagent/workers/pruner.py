@@ -7,6 +7,7 @@ of the journal to remove what is confirmed: a full journal must not stop the onl
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ from syncagent.core.retention import (
     lacking,
     surplus,
     thinned,
+    unmet,
 )
 from syncagent.docks.clearance import Clearance, Fate
 from syncagent.docks.losses import Losses
@@ -31,6 +33,7 @@ from syncagent.edges import files, removal
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.journal import Candidate, Journal
 from syncagent.edges.reserve import Reserve
+from syncagent.edges.watch.mounts import Mounts
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,20 @@ class Sweep:
     more: Need = field(default_factory=Need)  # what is left of the surplus that was found then
 
 
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A watched directory, or what is mounted somewhere below it: a file system with a lack of its own."""
+
+    scope: Scope
+    place: str  # below generated_data
+    path: str  # absolute
+
+    @property
+    def is_main(self) -> bool:
+        """Whether the ages and numbers of files are looked at with it: once for each directory, whatever lies where."""
+        return self.place == self.scope.path
+
+
 class Pruner:
     """See the module."""
 
@@ -75,6 +92,7 @@ class Pruner:
         clearance: Clearance,
         losses: Sequence[Losses],
         reserve: Reserve,
+        mounts: Mounts,
         journal: Journal,
         places: Places,
         clock: Clock,
@@ -84,11 +102,12 @@ class Pruner:
         self._clearance = clearance
         self._losses = losses
         self._reserve = reserve
+        self._mounts = mounts
         self._journal = journal
         self._places = places
         self._clock = clock
         self._board = board
-        self._sweeps: dict[str, Sweep] = {}
+        self._sweeps: dict[tuple[str, str], Sweep] = {}  # by scope and disk
         self._is_first = True
         self._seen = -1  # how many were confirmed at the last look
         self._is_idle = False
@@ -101,6 +120,10 @@ class Pruner:
     def is_idle(self) -> bool:
         """Nothing was left to remove at the last look, and nothing was confirmed since."""
         return self._is_idle and self._seen == self._confirmed()
+
+    def tidy(self) -> None:
+        """For a run that ends with its work, once no pass comes any more: what it emptied goes at once."""
+        self._clearance.tidy(self._scopes, is_end=True)
 
     def _confirmed(self) -> int:
         return self._journal.count_of(State.CONFIRMED)
@@ -116,7 +139,8 @@ class Pruner:
         for scope in self._scopes:
             if stop.is_set():
                 break
-            wait_s = min(wait_s, self._prune(scope, stop))
+            for disk in self._disks(scope):
+                wait_s = min(wait_s, self._prune(disk, stop))
         is_written = self._clearance.write_down()
         self._clearance.tidy(self._scopes)
         if is_written:
@@ -135,60 +159,79 @@ class Pruner:
 
     # -- one watched directory ----------------------------------------------------------------------------------------
 
-    def _prune(self, scope: Scope, stop: Stop) -> float:
-        sweep = self._sweeps.setdefault(scope.path, Sweep())
+    def _disks(self, scope: Scope) -> list[Disk]:
+        main = Disk(scope, scope.path, f"{self._places.data_root}/{scope.path}".rstrip("/"))
+        mounted = {os.fsdecode(path) for _, path in self._mounts.below(main.path)}
+        places = {path: self._places.heard(path) for path in sorted(mounted)}
+        below = [Disk(scope, place, path) for path, place in places.items() if place]
+        own = files.device_of(main.path)
+        for name, sweep in self._sweeps.items():
+            if name[0] == scope.path != name[1] and name[1] not in places.values():
+                sweep.is_under = False  # it was taken away
+                self._say(name[1], Fact(True, "ok"))
+        return [
+            main,
+            *(
+                disk
+                for disk in below
+                if files.device_of(disk.path) != own
+                and self._clearance.scope_of(self._places.path_of(disk.place), self._scopes) is scope
+            ),
+        ]
+
+    def _prune(self, disk: Disk, stop: Stop) -> float:
+        scope = disk.scope
+        sweep = self._sweeps.setdefault((scope.path, disk.place), Sweep())
         begun = self._clock.monotonic()
-        space = self._space(scope)
+        space = self._space(disk)
         if space is None:
             return LOOK_S
         need = lacking(scope.rules, space, is_under=sweep.is_under)
         if need and not sweep.is_under:
             sweep.after = _START  # whatever was passed by may go now
         sweep.is_under = bool(need)
-        until = due_until(scope.rules, self._journal.time())
-        removed = self._clear_proved(scope, stop, need, is_due=until is not None)
-        more = self._surplus(scope, sweep)
+        until = due_until(scope.rules, self._journal.time()) if disk.is_main else None
+        removed = self._clear_proved(disk, stop, need, is_due=until is not None)
+        more = self._surplus(scope, sweep) if disk.is_main else Need()
         is_through = True
         if until is not None or more or need:
             if begun >= sweep.again_at:
                 sweep.after, sweep.again_at, sweep.busy_s = _START, begun + AGAIN_S, 0.0
-            went, is_through = self._clear(scope, sweep, stop, until, more, need)
+            went, is_through = self._clear(disk, sweep, stop, until, more, need)
             removed += went
         sweep.busy_s += self._clock.monotonic() - begun
         if not removed:
             sweep.again_at = max(sweep.again_at, begun + sweep.busy_s / SHARE)
         if need and is_through and not removed:
-            removed = self._drop(scope, sweep, need)
-        self._tell(scope, space, need=need, is_stuck=is_through and not removed)
+            removed = self._drop(disk, sweep, need)
+        self._tell(disk, space, need=need, is_stuck=is_through and not removed)
         if removed or not is_through:
             return 0.0
         return SOON_S if need or is_eager(scope.rules) else LOOK_S
 
-    def _root_of(self, scope: Scope) -> str:
-        return f"{self._places.data_root}/{scope.path}".rstrip("/")
-
-    def _space(self, scope: Scope) -> Space | None:
+    def _space(self, disk: Disk) -> Space | None:
         try:
-            return removal.space_at(self._root_of(scope))
+            return removal.space_at(disk.path)
         except Transient:
             return None  # it is not there: the intake says so
 
     def _clear(
-        self, scope: Scope, sweep: Sweep, stop: Stop, until: float | None, more: Need, need: Need
+        self, disk: Disk, sweep: Sweep, stop: Stop, until: float | None, more: Need, need: Need
     ) -> tuple[int, bool]:
         """Look at one batch; how many went, and whether none is left to look at."""
-        directory = self._places.path_of(scope.path)
+        scope, directory = disk.scope, self._places.path_of(disk.place)
         latest = self._journal.time() if more or need else until
         found = self._journal.confirmed_below(directory, until=latest or 0.0, after=sweep.after, limit=BATCH)
-        count = 0
+        count, is_through = 0, len(found) < BATCH
         for candidate in found:
             if not (until is not None and candidate.at <= until) and not more and not need:
-                return count, True
+                is_through = True
+                break
             sweep.after = (candidate.at, candidate.id)
             if self._clearance.scope_of(candidate.path, self._scopes) is not scope:
                 continue
             is_due = until is not None and candidate.at <= until
-            if not is_due and not more and not self._makes_room(scope, candidate.path):
+            if not is_due and not more and not self._makes_room(disk, candidate.path):
                 continue
             fate, size_bytes = self._clearance.clear(candidate.path, stop, is_urgent=bool(need))
             if fate is Fate.WENT:
@@ -197,15 +240,17 @@ class Pruner:
         sweep.more = more
         if count:
             self._board.add("removed_files", count)
-        return count, len(found) < BATCH
+        return count, is_through
 
-    def _clear_proved(self, scope: Scope, stop: Stop, need: Need, *, is_due: bool) -> int:
+    def _clear_proved(self, disk: Disk, stop: Stop, need: Need, *, is_due: bool) -> int:
         """What the store proved goes as well when the journal has no room to write that down: this makes some."""
         if not need and not is_due:
             return 0
         count = 0
         for path in self._journal.proved().values():
-            if self._clearance.scope_of(path, self._scopes) is scope:
+            if self._clearance.scope_of(path, self._scopes) is not disk.scope:
+                continue
+            if is_due or self._makes_room(disk, path):
                 count += self._clearance.clear(path, stop, is_urgent=bool(need))[0] is Fate.WENT
         return count
 
@@ -230,20 +275,20 @@ class Pruner:
 
     # -- nothing confirmed is left ------------------------------------------------------------------------------------
 
-    def _drop(self, scope: Scope, sweep: Sweep, need: Need) -> int:
+    def _drop(self, disk: Disk, sweep: Sweep, need: Need) -> int:
         """Drop one batch of unsent files, where the owner allows it; how many went."""
-        begun = self._clock.monotonic()
+        scope, begun = disk.scope, self._clock.monotonic()
         if scope.rules.when_full != "drop_unsent" or begun < sweep.drop_at:
             return 0
         reason = f"the card was full, and retention.drop_order is {scope.rules.drop_order}"
         try:
-            for candidates in self._droppable(scope):
+            for candidates in self._droppable(disk):
                 chosen = []
                 left = need
                 for each in candidates:
                     if not left or self._clearance.scope_of(each.path, self._scopes) is not scope:
                         continue
-                    if self._makes_room(scope, each.path):
+                    if self._makes_room(disk, each.path):
                         chosen.append(each)
                         left = left.less(each.size_bytes)
                 dropped = self._clearance.drop(chosen, reason) if chosen else 0
@@ -256,17 +301,17 @@ class Pruner:
         sweep.drop_at = now + (now - begun) / SHARE
         return 0
 
-    def _makes_room(self, scope: Scope, path: str) -> bool:
+    def _makes_room(self, disk: Disk, path: str) -> bool:
         """Whether a file lies on the disk that has too little, and not on another one that is mounted below."""
         located = self._places.locate(path)
         if located is None:
             return False
         directory = "/".join(located).rpartition("/")[0]
-        return files.device_of(directory) == files.device_of(self._root_of(scope))
+        return files.device_of(directory) == files.device_of(disk.path)
 
-    def _droppable(self, scope: Scope) -> Iterator[list[Candidate]]:
+    def _droppable(self, disk: Disk) -> Iterator[list[Candidate]]:
         """Batches in the order in which to drop them; of most, only the first is looked at."""
-        directory = self._places.path_of(scope.path)
+        scope, directory = disk.scope, self._places.path_of(disk.place)
         if scope.rules.drop_order == "thin":
             order = thinned(self._journal.unsent_times(directory))
             for start in range(0, len(order), BATCH):
@@ -281,24 +326,43 @@ class Pruner:
 
     # -- what people see ----------------------------------------------------------------------------------------------
 
-    def _tell(self, scope: Scope, space: Space, *, need: Need, is_stuck: bool) -> None:
+    def _tell(self, disk: Disk, space: Space, *, need: Need, is_stuck: bool) -> None:
         fact = Fact(True, "ok")
         if is_stuck and (need or is_out_of_room(space)):
-            free = f"{space.free_bytes / 1e6:.1f} MB and {space.free_inodes} names are free"
-            unsent = self._journal.total_of(State.READY, scope.addresses)[0]
-            unsent += self._journal.total_of(State.WAITING, scope.addresses)[0]
-            fact = Fact(
-                False,
-                "filling",
-                f"recording will stop: {free} under {self._places.path_of(scope.path)}, and nothing there may be"
-                f" removed by the rules of retention ({unsent} files are unsent)",
-            )
-        name = f"disk/retention/{scope.path}"
+            fact = Fact(False, "filling", self._why_stuck(disk, space, need))
+        self._say(disk.place, fact)
+
+    def _say(self, place: str, fact: Fact) -> None:
+        name = f"disk/retention/{place}"
         before = self._board.fact(name)
         if not fact.ok and (before is None or before.ok):
             logger.error("%s", fact.reason)
         if not fact.ok or before is not None:
             self._board.set_fact(name, fact)
+
+    def _why_stuck(self, disk: Disk, space: Space, need: Need) -> str:
+        """What is lacking, and what would free room: of all that the rules allow, nothing is left."""
+        scope, where = disk.scope, self._places.path_of(disk.place)
+        free = f"{space.free_bytes / 1e6:.1f} MB and {space.free_inodes} names are free under {where}"
+        what, unmet_rules = f"recording will stop: {free}", unmet(scope.rules, space)
+        if not is_out_of_room(space):
+            asked = " and ".join(f"retention.{each}" for each in unmet_rules) or "`when_full: drop_unsent` keeps"
+            what = f"{free}, which is less than {asked} with a tenth more"
+        unsent = self._journal.total_of(State.READY, scope.addresses)[0]
+        unsent += self._journal.total_of(State.WAITING, scope.addresses)[0]
+        ways = ["files of others that go"]
+        if unsent:
+            ways.append("a link that sends them")
+        if unsent and scope.rules.when_full == "stop":
+            ways.append("`when_full: drop_unsent`, at the price of losses")
+        if not need:
+            ways.append("retention.min_free_percent, by which confirmed files go")
+        elif unmet_rules and not is_out_of_room(space):
+            ways.append("a lower minimum")
+        return (
+            f"{what}, and nothing there may be removed by the rules of retention ({unsent} files are unsent);"
+            f" what helps: {', '.join(ways)}"
+        )
 
 
 def _less(need: Need, size_bytes: int) -> Need:

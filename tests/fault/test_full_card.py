@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.agent import Agent, integrity, sent
-from tests.card import Card, card
+from tests.card import Card, card, run
 from tests.proxy import Proxy, Rule
 from tests.servers import VerifyingS3, wait_until
 
@@ -235,6 +235,33 @@ def test_a_card_that_turns_read_only_in_mid_run_stops_neither_the_agent_nor_what
         until(place, lambda: not any(name.endswith(".jpg") for name in os.listdir(place.agent.data_dir)), "all went")
         assert place.agent.stop() == 0
         assert place.unaccounted(set()) == []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_on_a_card_that_is_read_only_it_does_not_start_and_says_what_to_do(tmp_path: object, is_first: bool) -> None:
+    with place_on(str(tmp_path), "ext4") as place:
+        place.configure()
+        place.cut()
+        assert place.shoot()
+        if not is_first:
+            place.agent.start()
+            until(place, lambda: place.agent.count("ready") + place.agent.count("waiting") == 1, "it is recorded")
+            place.agent.kill()
+        run("mount", "-o", "remount,ro", place.card.path)
+        begun = time.monotonic()
+        done = place.agent.cli("run")
+        assert time.monotonic() - begun < 5
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert "Read-only file system" in done.stderr and "mount it for writing" in done.stderr
+        status = place.agent.cli("status", "--json")
+        disk = json.loads(status.stdout)["facts"]["disk"]
+        assert status.returncode == 3 and (disk["ok"], disk["state"]) == (False, "read-only")
+        assert "mount it for writing" in place.agent.cli("status").stdout
+        listed = place.agent.cli("ls", "--json")
+        assert listed.returncode == 0 and len(json.loads(listed.stdout)) == (0 if is_first else 1)
+        place.cut(False)
+        compared = place.agent.cli("verify")
+        assert compared.returncode == 1 and "1 files" in compared.stderr and compared.stdout.startswith("unsent")
 
 
 def test_an_agent_starts_on_a_card_that_somebody_filled_while_it_was_down(place: Place) -> None:

@@ -174,6 +174,22 @@ def test_the_log_holds_no_noise_of_the_libraries_however_much_it_is_to_say(
     assert "ours" in done.stderr
 
 
+def test_a_name_with_control_characters_makes_no_line_of_the_log_or_of_a_table(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    agent.configure(verifying.endpoint_url, system={"log_level": "debug"})
+    agent.write("Köln\n2025 ERROR forged\x1b[31m\udcff.jpg", b"a")
+    shown = "Köln\\n2025 ERROR forged\\x1b[31m\\udcff.jpg"
+    listed = agent.cli("verify")
+    assert [line.split("camera/")[1].split("  ")[0] for line in listed.stdout.splitlines()] == [shown]
+    done = agent.run_once()
+    assert done.returncode == 0 and shown in done.stderr
+    listed = agent.cli("ls")
+    assert listed.stdout.count("\n") == 1 and f"generated_data/camera/{shown}  " in listed.stdout
+    for text in (done.stderr, listed.stdout):
+        assert "\x1b" not in text and not any(line.startswith("2025 ERROR") for line in text.splitlines())
+
+
 def break_configuration(agent: Agent) -> None:
     with open(os.path.join(agent.config_dir, "carriers", "store.json"), "a") as file:
         file.write("x")

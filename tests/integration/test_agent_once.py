@@ -175,3 +175,22 @@ def test_a_system_id_that_is_not_ascii_is_encoded_where_a_header_names_it(agent:
     assert text_of(metadata["syncagent-system-id"]) == "gerät-7"
     sidecar = text_of(metadata[SIDECAR])
     assert json.loads(verifying.objects()[sidecar])["content"]["note"] == message["note"]
+
+
+def test_run_once_leaves_no_directory_that_it_emptied(agent: Agent) -> None:
+    rules = {"retention": {"keep_files": 0, "remove_empty_directories": True}}
+    with VerifyingS3() as store:
+        agent.configure(store.endpoint_url, watch={"settle_s": 0.05}, carrier=rules)
+        agent.write("2025/06/b.jpg", b"b")
+        os.makedirs(agent.path("of/the/camera"))
+        assert app_of(agent).run_once(10) == 0
+    assert sorted(os.listdir(agent.data_dir)) == ["of"] and os.path.isdir(agent.path("of/the/camera"))
+
+
+def test_run_once_removes_each_name_of_a_file(agent: Agent, verifying: VerifyingS3) -> None:
+    agent.configure(verifying.endpoint_url, watch={"settle_s": 0.05}, carrier={"retention": {"keep_days": 0}})
+    for name in ("b.jpg", "c.jpg"):
+        os.link(agent.path("a.jpg"), agent.path(name))
+    assert app_of(agent).run_once(10) == 0
+    assert os.listdir(agent.data_dir) == []
+    assert sent(verifying) == {agent.key(name): b"a" for name in ("a.jpg", "b.jpg", "c.jpg")}

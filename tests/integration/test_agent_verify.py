@@ -12,7 +12,7 @@ import pytest
 
 from tests.agent import Agent, regular_files
 from tests.s3_model import StoredObject
-from tests.servers import RcloneS3, VerifyingS3, wait_until
+from tests.servers import ACCESS_KEY, Fault, RcloneS3, VerifyingS3, wait_until
 
 MIB = 1 << 20
 
@@ -91,19 +91,65 @@ def test_what_others_put_below_the_prefix_is_named_and_no_fault(agent: Agent, ve
     assert (code, len(document["findings"])) == (0, 1)
 
 
-def test_the_corner_of_each_carrier_of_a_bucket_is_the_agents_own(agent: Agent, verifying: VerifyingS3) -> None:
+def add_films(agent: Agent, **carrier: str) -> None:
+    """A second carrier that sends to the same bucket."""
     with open(f"{agent.config_dir}/carriers/store.json") as file:
         document = json.load(file)
-    agent.put_config("carriers/films", {**document, "path": "films"})
+    agent.put_config("carriers/films", {**document, "path": "films", **carrier})
     more = {"message_type": "film", "carrier": "films", "duration": "on_change"}
     agent.put_config("addresses/films", {**more, "additional_info": {"sub_path": "$system_id"}})
     agent.put_config("system/system", {"id": agent.system_id, "addresses": ["upload", "films"], "tasks": []})
+
+
+def test_the_corner_of_each_carrier_of_a_bucket_is_the_agents_own(agent: Agent, verifying: VerifyingS3) -> None:
+    add_films(agent)
     agent.write("a.jpg", b"a")
     agent.write("../films/b.mp4", b"b")
     assert agent.run_once().returncode == 0
     for path in (agent.watched, "films"):
         put(verifying, f"{path}/{agent.system_id}/.syncagent/status.json", b"{}", "2" * 32)
     assert verify(agent) == (0, {"ok": True, "files": 2, "objects": 6, "read_back": 0, "findings": []})
+
+
+def test_each_carrier_of_a_bucket_looks_with_its_own_access_key(agent: Agent, verifying: VerifyingS3) -> None:
+    add_films(agent, access_key_id="FILMS", secret_access_key="films-secret")
+    verifying.credentials["FILMS"] = "films-secret"
+    verifying.etag_is_md5 = False  # so that each object is read back as well
+    agent.write("a.jpg", b"a")
+    agent.write("../films/b.mp4", b"b")
+    assert agent.run_once().returncode == 0
+    verifying.buckets["bucket"].pop(agent.key("a.jpg"))
+    before = len(verifying.history)
+    assert found(agent) == {("missing in the bucket", "a.jpg")}
+    asked = {
+        ((event.key or event.query["prefix"]).split("/")[0], event.headers["authorization"].split("/")[0].split("=")[1])
+        for event in verifying.history[before:]
+    }
+    assert asked == {("camera", ACCESS_KEY), ("films", "FILMS")}
+
+
+@pytest.mark.parametrize(
+    ("operation", "right"),
+    [
+        ("ListObjectsV2", "may not list camera/field-7/* (s3:ListBucket)"),
+        ("HeadObject", "may not look at camera/field-7/* (s3:GetObject)"),
+        ("GetObject", "may not read camera/field-7/* (s3:GetObject)"),
+    ],
+)
+def test_of_a_right_that_is_missing_it_says_which_whose_and_where_from(
+    agent: Agent, verifying: VerifyingS3, operation: str, right: str
+) -> None:
+    verifying.etag_is_md5 = False
+    for name in ("a.jpg", "missing.jpg"):
+        agent.write(name, name.encode())
+    assert agent.run_once().returncode == 0
+    if operation == "HeadObject":
+        verifying.buckets["bucket"].pop(agent.key("missing.jpg"))
+    verifying.faults.append(Fault.denied(operation=operation))
+    done = agent.cli("verify")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "403" in done.stderr and f"the access key of the carrier store {right}" in done.stderr
+    assert "`syncagent iam-policy`" in done.stderr
 
 
 def test_where_the_etag_proves_nothing_the_object_is_read_back(agent: Agent, verifying: VerifyingS3) -> None:

@@ -28,6 +28,7 @@ from syncagent.edges.inbox import Outbox
 from syncagent.edges.journal import Arrival, Ask, Journal, deliveries
 from syncagent.edges.removal import aside_name
 from syncagent.edges.reserve import Reserve
+from syncagent.edges.watch.mounts import Mounts
 from syncagent.workers import pruner as pruner_module
 from syncagent.workers.pruner import AGAIN_S, Pruner
 from tests.fakes import FakeClock, FakeStop
@@ -67,6 +68,7 @@ class World:
         self.looks: list[str] = []
         self.settling: set[str] = set()
         self.stop = FakeStop(clock)
+        self.mounts = Mounts()  # without any
         self.pruner, self.clearance = self.build()
 
     def build(self) -> tuple[Pruner, Clearance]:
@@ -95,6 +97,7 @@ class World:
             clearance=cleared,
             losses=losses,
             reserve=Reserve(str(self.state)),
+            mounts=self.mounts,
             journal=self.journal,
             places=self.places,
             clock=self.clock,
@@ -171,10 +174,11 @@ class Disk:
         self.world = world
         self.total_bytes = total_bytes
         self.inodes = 10**6
+        self.below = ""
         monkeypatch.setattr(removal, "space_at", self.space_at)
 
     def space_at(self, _path: str) -> Space:
-        files = [path for path in self.world.root.rglob("*") if path.is_file()]
+        files = [path for path in (self.world.root / self.below).rglob("*") if path.is_file()]
         used = sum(path.stat().st_size for path in files)
         return Space(max(0, self.total_bytes - used), self.total_bytes, max(0, self.inodes - len(files)), self.inodes)
 
@@ -241,6 +245,16 @@ def test_of_files_of_one_size_that_come_one_by_one_no_more_are_kept(
         world.work()
         assert world.left() == [f"camera/{kept}.jpg" for kept in range(max(0, number - 2), number + 1)]
         clock.advance(60)
+
+
+def test_a_file_that_two_addresses_send_counts_once(make: Make, clock: FakeClock) -> None:
+    world = make(address("a", keep_files=2), address("b", keep_files=2))
+    for number in range(5):
+        world.have(f"camera/{number}.jpg")
+        clock.advance(1)
+    world.work()
+    assert world.left() == ["camera/3.jpg", "camera/4.jpg"]
+    assert world.board.count("removed_files") == 3
 
 
 def test_keep_bytes_keeps_the_newest_of_them(make: Make, clock: FakeClock) -> None:
@@ -366,6 +380,60 @@ def test_a_rewritten_file_is_never_deleted(make: Make) -> None:
     assert (world.root / "camera/a.jpg").read_bytes() == b"new content"
 
 
+def twins(world: World, *names: str) -> None:
+    """Names of one file, each confirmed."""
+    (world.root / names[0]).write_bytes(CONTENT)
+    for name in names[1:]:
+        os.link(world.root / names[0], world.root / name)
+    for name in names:
+        for each in world.addresses:
+            world.journal.record([Arrival(each.name, f"generated_data/{name}", world.facts(name))])
+        world.confirm(f"generated_data/{name}")
+
+
+def test_names_of_one_file_go_one_after_the_other_and_nothing_is_hashed_again(make: Make) -> None:
+    world = make(keep_days=0)
+    twins(world, "camera/a.jpg", "camera/b.jpg", "camera/c.jpg")
+    world.work()
+    assert world.left() == [] and set(world.states().values()) == {State.REMOVED}
+
+
+def test_what_our_removal_did_to_another_name_is_no_news_of_it(make: Make, clock: FakeClock) -> None:
+    world = make(address("a", keep_files=1), address("b", keep_files=1))
+    twins(world, "camera/a.jpg", "camera/b.jpg")
+    world.work()
+    assert world.left() == ["camera/b.jpg"]
+    known = world.journal.known_at("generated_data/camera/b.jpg")
+    assert [row.facts for row in known] == [world.facts("camera/b.jpg")] * 2
+    # Of what its owner does to it, only its bytes tell.
+    before = world.facts("camera/b.jpg")
+    chmod(world.root / "camera/b.jpg")
+    world.clock.advance(AGAIN_S)
+    world.work()
+    assert [row.facts for row in world.journal.known_at("generated_data/camera/b.jpg")] == [before] * 2
+
+
+def test_a_crash_between_two_names_leaves_the_other_to_be_hashed_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(keep_days=0)
+    twins(world, "camera/a.jpg", "camera/b.jpg")
+    remove = removal.remove
+
+    def dies(root: str, path: str, facts: Facts, *, row_id: int) -> removal.Removal:
+        if path.endswith("b.jpg"):
+            raise KeyboardInterrupt
+        return remove(root, path, facts, row_id=row_id)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(removal, "remove", dies)
+        world.work()
+    restart(world)
+    assert world.left() == ["camera/b.jpg"]
+    (known,) = world.journal.known_at("generated_data/camera/b.jpg")
+    assert known.state is State.CONFIRMED and known.facts != world.facts("camera/b.jpg")
+
+
 def test_a_file_that_is_being_written_is_not_removed(make: Make) -> None:
     world = make(keep_files=0)
     path = world.have("camera/a.jpg")
@@ -433,6 +501,20 @@ def test_empty_directories_go_only_if_the_agent_may_and_never_the_watched_one(ma
         world.work()
     assert (world.root / "camera/2025").exists() is not may
     assert (world.root / "camera").is_dir() and (world.root / "camera/made/by/others").is_dir()
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_a_run_that_ends_with_its_work_does_not_wait_with_what_it_emptied(make: Make, may: bool) -> None:
+    world = make(keep_files=0, remove_empty_directories=may)
+    for path in ("camera/made/by/others", "camera/2025/made/by/others"):
+        (world.root / path).mkdir(parents=True)
+    world.have("camera/2024/06/a.jpg")
+    world.have("camera/2025/06/a.jpg")
+    world.have("camera/b.jpg")
+    world.work()
+    world.pruner.tidy()
+    assert (world.root / "camera/2024").exists() is (world.root / "camera/2025/06").exists() is not may
+    assert (world.root / "camera/made/by/others").is_dir() and (world.root / "camera/2025/made/by/others").is_dir()
 
 
 # -- after a crash -----------------------------------------------------------------------------------------------------
@@ -642,6 +724,38 @@ def test_by_default_a_full_card_loses_nothing_and_says_that_recording_will_stop(
 
 
 @pytest.mark.parametrize(
+    ("rules", "space", "said"),
+    [
+        ({"min_free_percent": 10}, Space(10**10, 10**12, 10**6, 10**6), "retention.min_free_percent (10)"),
+        ({"min_free_bytes": 10**11}, Space(10**10, 10**12, 10**6, 10**6), "retention.min_free_bytes (100000000000)"),
+        ({"min_free_inodes_percent": 5}, Space(10**12, 10**12, 10**4, 10**6), "retention.min_free_inodes_percent (5)"),
+    ],
+)
+def test_a_minimum_that_is_not_met_is_named_and_is_no_end_of_recording(
+    make: Make, monkeypatch: pytest.MonkeyPatch, rules: dict[str, int], space: Space, said: str
+) -> None:
+    world = make(**rules)
+    world.record("camera/a.jpg")
+    monkeypatch.setattr(removal, "space_at", lambda _path: space)
+    world.work()
+    reason = world.fact().reason
+    assert not world.fact().ok and "recording" not in reason
+    assert said in reason and reason.count("retention.min_") == 1
+    assert "10000 names" in reason or "10000.0 MB" in reason
+    assert all(way in reason for way in ("1 files are unsent", "a link", "drop_unsent", "a lower minimum"))
+
+
+def test_a_full_card_without_a_minimum_is_told_of_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make()
+    world.have("camera/a.jpg")
+    monkeypatch.setattr(removal, "space_at", lambda _path: Space(0, 10**9, 10**6, 10**6))
+    world.work()
+    reason = world.fact().reason
+    assert reason.startswith("recording will stop: 0.0 MB") and "retention.min_free_percent, by which" in reason
+    assert "a link" not in reason and "a lower minimum" not in reason
+
+
+@pytest.mark.parametrize(
     ("order", "expected"), [("oldest", range(12, 100)), ("newest", range(88))], ids=["oldest", "newest"]
 )
 def test_unsent_files_follow_in_the_order_that_the_owner_chose(
@@ -748,9 +862,9 @@ def test_a_file_that_is_opened_for_writing_before_it_is_dropped_is_no_loss(
     world = filled(make, clock, monkeypatch, when_full="drop_unsent")
     remove = removal.remove
 
-    def opened(root: str, path: str, facts: Facts, *, row_id: int) -> removal.Outcome:
+    def opened(root: str, path: str, facts: Facts, *, row_id: int) -> removal.Removal:
         if path == "camera/000.jpg":
-            return removal.Outcome.BUSY
+            return removal.Removal(removal.Outcome.BUSY)
         return remove(root, path, facts, row_id=row_id)
 
     monkeypatch.setattr(removal, "remove", opened)
@@ -799,9 +913,9 @@ def test_the_loss_stands_in_the_journal_before_the_file_goes(
     world = filled(make, clock, monkeypatch, when_full="drop_unsent")
     seen: list[State] = []
 
-    def looked(_root: str, path: str, _facts: Facts, *, row_id: int) -> removal.Outcome:
+    def looked(_root: str, path: str, _facts: Facts, *, row_id: int) -> removal.Removal:
         seen.append(world.journal.row(row_id).state)
-        return removal.Outcome.BUSY
+        return removal.Removal(removal.Outcome.BUSY)
 
     monkeypatch.setattr(removal, "remove", looked)
     world.pruner.pass_once(world.stop)
@@ -840,6 +954,45 @@ def test_what_lies_on_another_disk_makes_no_room_and_stays(
     world.pruner.set_scopes(scopes_of([address("a", keep_files=0)]))
     world.work()
     assert world.left() == ["camera/stick/b.jpg"]
+
+
+@pytest.mark.parametrize("when_full", ["stop", "drop_unsent"])
+def test_a_full_disk_that_is_mounted_below_is_freed_by_what_lies_on_it(
+    make: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, when_full: str
+) -> None:
+    world = make(min_free_percent=10, when_full=when_full)
+    stick = str(world.root / "camera/stick")
+    for number in range(60):
+        world.have(f"camera/{number:02d}.jpg", bytes(1000))
+        world.have(f"camera/stick/day/{number:02d}.jpg", bytes(1000))
+    for number in range(60, 100):
+        world.record(f"camera/stick/day/{number:02d}.jpg", content=bytes(1000))
+    device_of = files.device_of
+    monkeypatch.setattr(files, "device_of", lambda path: 0 if path.startswith(stick) else device_of(path))
+    points = {(b"1", os.fsencode(stick))}
+    monkeypatch.setattr(world.mounts, "below", lambda root: frozenset(points))
+    disk = Disk(world, 100_000, monkeypatch=monkeypatch)
+    disk.below = "camera/stick"
+    monkeypatch.setattr(
+        removal, "space_at", lambda path: disk.space_at(path) if path == stick else Space(10**9, 10**9, 10**6, 10**6)
+    )
+    world.work()
+    left = world.left()
+    assert len([name for name in left if "stick" not in name]) == 60
+    assert [name for name in left if "stick" in name] == [f"camera/stick/day/{n:02d}.jpg" for n in range(12, 100)]
+    assert world.board.fact("disk/retention/camera/stick") is None
+    # Nothing confirmed is left there.
+    disk.total_bytes = 40_000
+    world.work()
+    left = [name for name in world.left() if "stick" in name]
+    assert left == [f"camera/stick/day/{n:02d}.jpg" for n in range(60 if when_full == "stop" else 65, 100)]
+    fact = world.board.fact("disk/retention/camera/stick")
+    assert (fact is not None and not fact.ok) is (when_full == "stop")
+    assert world.fact() is None
+    points.clear()
+    world.work()
+    fact = world.board.fact("disk/retention/camera/stick")
+    assert fact is None or fact.ok
 
 
 def test_to_look_for_what_can_be_dropped_in_vain_takes_little_of_the_time(

@@ -40,7 +40,7 @@ def facts(path: Path) -> Facts:
 
 
 def go(path: Path, known: Facts | None = None) -> Outcome:
-    return remove(str(path.parent), path.name, known or facts(path), row_id=7)
+    return remove(str(path.parent), path.name, known or facts(path), row_id=7).outcome
 
 
 def names(path: Path) -> list[str]:
@@ -73,7 +73,7 @@ def test_a_file_that_somebody_has_open_for_writing_stays(picture: Path) -> None:
 
 def test_a_file_that_is_not_there_has_vanished_and_a_link_is_no_file(tmp_path: Path, picture: Path) -> None:
     known = facts(picture)
-    assert remove(str(tmp_path), "no/a.jpg", known, row_id=1) is Outcome.VANISHED
+    assert remove(str(tmp_path), "no/a.jpg", known, row_id=1).outcome is Outcome.VANISHED
     os.rename(picture, tmp_path / "b.jpg")
     os.symlink("b.jpg", picture)
     assert go(picture, known) is Outcome.VANISHED
@@ -172,6 +172,27 @@ def test_in_a_full_directory_that_takes_no_other_name_the_file_goes_all_the_same
 def test_where_no_lease_can_be_had_the_facts_decide(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(removal, "_take_lease", lambda fd: Lease.UNAVAILABLE)
     assert go(picture) is Outcome.REMOVED
+
+
+def test_of_another_name_of_the_file_it_tells_what_is_true_now_while_nobody_can_have_written(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed(name: str) -> Facts | None:
+        done = remove(str(picture.parent), name, facts(picture), row_id=7)
+        assert done.outcome is Outcome.REMOVED
+        return done.twin
+
+    for name in ("b.jpg", "c.jpg", "d.jpg"):
+        os.link(picture, picture.with_name(name))
+    assert removed("b.jpg") == facts(picture)
+    with monkeypatch.context() as patch:
+        held = iter([True, False])
+        patch.setattr(removal, "_is_held", lambda _fd: next(held))
+        assert removed("c.jpg") is None
+    with monkeypatch.context() as patch:
+        patch.setattr(removal, "_take_lease", lambda fd: Lease.UNAVAILABLE)
+        assert removed("d.jpg") is None
+    assert removed("a.jpg") is None
 
 
 def test_a_file_left_aside_is_put_back_and_never_over_another(picture: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from syncagent.core.model import Facts, State
@@ -251,6 +251,28 @@ class Arrivals(JournalBase):
             )
 
         if pairs:
+            self._write(apply)
+
+    def reface_twins(self, twins: Mapping[Facts, Facts]) -> None:
+        """Of files that lost one of several names: what confirmed rows of the others say -> what is true of them."""
+        inodes = sorted({facts.inode for facts in twins})
+        found = self._read(
+            "SELECT v.id, v.size, v.mtime_ns, v.ctime_ns, v.inode FROM version v INDEXED BY version_confirmed"
+            f" WHERE v.state = 'confirmed' AND v.inode IN ({', '.join('?' * len(inodes))})",
+            inodes,
+        )
+        known = [(row_id, Facts(*numbers)) for row_id, *numbers in found]
+        changes = [(twins[facts].ctime_ns, row_id, *_columns(facts)) for row_id, facts in known if facts in twins]
+
+        def apply(connection: sqlite3.Connection) -> None:
+            # Whoever hashed one meanwhile knows better.
+            connection.executemany(
+                "UPDATE version SET ctime_ns = ? WHERE id = ? AND state = 'confirmed'"
+                " AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?",
+                changes,
+            )
+
+        if changes:
             self._write(apply)
 
 

@@ -22,6 +22,7 @@ class Sent:
     size_bytes: int
     digest: Digest
     etag: str | None
+    address: str
 
 
 class Verification(JournalBase):
@@ -37,7 +38,8 @@ class Verification(JournalBase):
         held: Sent | None = None
         while True:
             found = self._read(
-                "SELECT v.key, v.position, d.path, v.name, coalesce(v.body_size, v.size), v.md5, v.sha256, v.etag"
+                "SELECT v.key, v.position, d.path, v.name, coalesce(v.body_size, v.size), v.md5, v.sha256, v.etag,"
+                " a.name"
                 " FROM version v JOIN address a ON a.id = v.address JOIN directory d ON d.id = v.directory"
                 " WHERE v.key IS NOT NULL AND (v.key, v.position) > (?, ?) AND v.position IS NOT NULL"
                 f" AND v.state IN ('confirmed', 'removed') AND a.name IN ({marks}) AND v.position >"
@@ -45,10 +47,10 @@ class Verification(JournalBase):
                 " ORDER BY v.key, v.position LIMIT ?",
                 (*last, *addresses, BATCH),
             )
-            for key, _, head, name, size, md5, sha256, etag in found:
+            for key, _, head, name, size, md5, sha256, etag, address in found:
                 if held is not None and held.key != key:
                     yield held
-                held = Sent(key, join_path(head, name), size, Digest(bytes(md5), bytes(sha256)), etag)
+                held = Sent(key, join_path(head, name), size, Digest(bytes(md5), bytes(sha256)), etag, address)
             if len(found) < BATCH:
                 break
             last = (found[-1][0], found[-1][1])
