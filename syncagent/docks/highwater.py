@@ -109,7 +109,7 @@ class HighWater:
 
     def _remove_others(self) -> None:
         """The metadata of what was followed before: its marks are kept here, and the rest can be had again."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             for name in os.listdir(self._directory):
                 if name != self.source and _OF_A_SOURCE.fullmatch(name):
                     files.remove_tree(self._directory, name)

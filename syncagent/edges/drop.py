@@ -74,7 +74,7 @@ class Drop:
                 # It may have come there a moment before the power went.
                 os.fsync(parent)
                 return False
-            temporary = _TEMPORARY + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+            temporary = _temporary_name(name)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=parent)  # of a run that was killed
             fd = os.open(temporary, _NEW, 0o600, dir_fd=parent)
@@ -94,6 +94,11 @@ class Drop:
                 raise
             os.fsync(parent)
             return True
+
+    def tidy(self, path: str) -> None:
+        """Remove what a run left there that was killed while it put the file. Raises: Transient(DISK), Refused."""
+        with self._translated(path), contextlib.suppress(FileNotFoundError), self._parent(path) as (parent, name):
+            os.unlink(_temporary_name(name), dir_fd=parent)
 
     def read(self, path: str) -> Iterator[bytes]:
         """The file's bytes. Raises: Refused when it is not there, or no regular file; Transient(DISK)."""
@@ -206,6 +211,10 @@ class Drop:
                 words = "a link, or no directory, is in the way" if error.errno != errno.ENAMETOOLONG else words
                 raise Refused(f"{path}: {words}") from error
             raise Transient(f"{path}: {words}", trouble=Trouble.DISK) from error
+
+
+def _temporary_name(name: str) -> str:
+    return _TEMPORARY + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _kind(mode: int) -> str:

@@ -35,6 +35,8 @@ MOST_RETRY_S = 300.0
 #: A command is at work beside the agent.
 BUSY_S = 2.0
 _LOUD = "firmware.allow_unsigned is on: images are taken without a signature"
+#: The image lies here already.
+_HERE = frozenset({Phase.VERIFIED, Phase.INSTALLED})
 _TROUBLES = frozenset({Phase.STALE, Phase.REJECTED, Phase.FAILED, Phase.ROLLED_BACK})
 
 
@@ -104,7 +106,8 @@ class FirmwareWorker:
         self._installer.finish(stop)
         look = self._channel.look()
         if look.phase is Phase.AVAILABLE and look.release is not None:
-            self._show(Look(Phase.DOWNLOADING, look.reason, look.release))
+            if look.release.phase not in _HERE:
+                self._show(Look(Phase.DOWNLOADING, look.reason, look.release))
             self._trouble = None
             release = self._installer.install(look.release, stop, basis=look.basis)
             look = Look(release.phase, release.reason, release)
