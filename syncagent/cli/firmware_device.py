@@ -15,7 +15,7 @@ from syncagent.cli.context import Context, fail, print_json, say
 from syncagent.cli.parts import Parts
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
 from syncagent.core.release import UNDER_WAY, Phase, component_of, firmware_carriers
-from syncagent.core.settings import Carrier, Settings
+from syncagent.core.settings import Carrier, Firmware, Settings
 from syncagent.docks.channel import Look, face_in_trouble, face_of, manifest_of
 from syncagent.edges.claim import claimed
 from syncagent.edges.clock import Clock, Stop
@@ -277,13 +277,19 @@ def _status(bench: _Bench) -> dict[str, Any]:
         "activated_at": _time(current.activated_at) if current else None,
         "channel": firmware.channel,
         "hardware": firmware.hardware,
-        "signatures": "not verified" if firmware.allow_unsigned and not firmware.root else "verified",
+        "signatures": _signatures(hangar, firmware),
         "trouble": hangar.why_untrusted,
         "security_version": security_version,
         "versions": {"root": memory.marks.root, **memory.marks.versions} if memory.expires else {},
         "expires": {role: _words(moment) for role, moment in memory.expires.items()},
         "clock_floor": _words(memory.floor.at) if memory.floor.at else None,
     }
+
+
+def _signatures(hangar: Hangar, firmware: Firmware) -> str:
+    if hangar.why_untrusted:
+        return "cannot be verified"
+    return "verified" if firmware.root else "not verified"
 
 
 @click.command()
