@@ -216,6 +216,29 @@ def test_what_is_the_agent_s_or_the_camera_s_is_no_place_for_firmware(
     assert dropped(agent)["firmware_images/boot.bin"] is None
 
 
+def test_the_place_of_another_component_is_no_place(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    configure(agent, verifying.endpoint_url, publisher)
+    carrier = json.loads(Path(agent.config_dir, "carriers", "s3_firmware_ota.json").read_text())
+    carrier["firmware"] = {**carrier["firmware"], "component": "lens"}
+    agent.put_config("carriers/lens_ota", carrier)
+    task = json.loads(Path(agent.config_dir, "tasks", "download_new_firmware_image.json").read_text())
+    agent.put_config("tasks/lens", {**task, "config_name": "lens_ota"})
+    agent.put_config("system/system", {"id": "field-7", "tasks": ["download_new_firmware_image", "lens"]})
+    publisher.publish(b"camera")
+    publisher.publish(b"lens", component="lens", file_name="lens")
+    assert agent.cli("firmware", "update", "--component", "cam").returncode == 0
+    updated = agent.cli("firmware", "update", "--component", "lens")
+    assert updated.returncode == 21 and "latest_firmware.json belongs to the component cam" in updated.stdout
+    assert dropped(agent) == {"firmware_images/boot.bin": b"camera", "latest_firmware.json": b"boot"}
+    publisher.publish(b"lens", component="lens", file_name="lens", config_path="lens.json")
+    updated = agent.cli("firmware", "update", "--component", "lens")
+    assert updated.returncode == 0, updated.stdout + updated.stderr
+    publisher.publish(b"camera 2", config_path="firmware_images")
+    assert agent.cli("firmware", "update", "--component", "cam").returncode == 21
+
+
 def test_verbs_that_only_look_make_nothing(agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher) -> None:
     configure(agent, verifying.endpoint_url, publisher)
     for verb in ("status", "history"):
@@ -233,6 +256,7 @@ def test_without_a_root_of_trust_the_agent_works_and_says_what_is_missing(agent:
     wait_until(lambda: not agent.status()["facts"]["firmware"]["ok"], what="the fact")
     assert "firmware.root" in agent.status()["facts"]["firmware"]["reason"]
     assert agent.status()["healthy"]
+    assert json.loads(agent.cli("firmware", "status", "--json").stdout)["signatures"] == "cannot be verified"
 
 
 def test_an_unsigned_manifest_is_taken_only_where_it_is_allowed_and_that_is_loud(
