@@ -110,9 +110,10 @@ class FirmwareWorker:
                 self._show(Look(Phase.DOWNLOADING, look.reason, look.release))
             self._trouble = None
             release = self._installer.install(look.release, stop, basis=look.basis)
-            look = Look(release.phase, release.reason, release)
+            look = Look(release.phase, release.reason, release, warning=look.warning)
         elif look.phase is Phase.UNCHANGED and look.release is not None:
-            look = Look(look.release.phase, look.reason or look.release.reason, look.release)
+            reason = look.reason or look.release.reason
+            look = Look(look.release.phase, reason, look.release, warning=look.warning)
         self._show(look)
         self._failures = 0
         self._trouble = None
@@ -158,4 +159,6 @@ class FirmwareWorker:
             fact = Fact(False, fact.state, f"{self._channel.component}: {fact.reason}")
         elif self._carrier.firmware.allow_unsigned and self._carrier.firmware.root is None:
             fact = Fact(False, "unsigned", _LOUD)
+        elif look.warning:
+            fact = Fact(False, fact.state, f"{self._channel.component}: {look.warning}")
         self._board.set_fact(f"firmware/{self._carrier.name}", fact)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import json
 import os
 import shutil
@@ -477,6 +479,44 @@ def test_what_is_dropped_may_be_read_by_everybody(build: Callable[..., Device]) 
     device.poll()
     path = os.path.join(device.directories.data_dir, PLACE)
     assert os.stat(path).st_mode & 0o777 == 0o644
+
+
+def test_a_group_that_is_not_there_or_not_ours_is_told_with_the_way_out(
+    build: Callable[..., Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = build()
+    device.publisher.publish(ONE, id="one")
+    drop = device.installer._drop
+    drop._group = "no-such-group"
+    fact = device.poll()
+    assert not fact.ok and "there is no group no-such-group" in fact.reason and "groupadd" in fact.more["remedy"]
+    assert not [name for name in device.gets() if name.endswith(".image")], "not a byte is spent on it"
+    drop._group = grp.getgrgid(os.getgid()).gr_name
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fchown", forbidden)
+        fact = device.poll()
+    assert not fact.ok and f"group {drop._group}" in fact.reason and "usermod" in fact.more["remedy"]
+    assert device.files == {}
+    assert device.poll().state == "activated"
+
+
+def test_metadata_that_expires_soon_is_a_warning_and_no_reason_to_write(build: Callable[..., Device]) -> None:
+    device = build()
+    device.publisher.publish(ONE, id="one")
+    assert device.poll().ok
+    device.wait(days=23, minutes=1)
+    fact = device.poll()
+    assert (fact.ok, fact.state) == (False, "activated")
+    assert "the snapshot's time is over on 2025-07-01" in fact.reason and "renew" in fact.reason
+    assert device.face == {"release": "one", "state": "activated", "reason": ""}
+    device.publisher.renew(60)
+    device.publisher.snapshot.expires = device.publisher.timestamp.expires
+    device.publisher.bump()
+    assert device.poll().ok
 
 
 def test_no_receipt_is_posted_where_none_is_wanted(build: Callable[..., Device]) -> None:
