@@ -232,9 +232,14 @@ class Shelf:
         try:
             self.patiently(lambda: self._put(key, data, only_if_match=base.etag if self.is_careful else None))
         except Refused as error:
-            # 412, or 404 where it was deleted. Its bytes tell whether an attempt without an answer was ours.
-            if not self._has(key, data):
+            # Its bytes tell whether an attempt without an answer was ours.
+            if self._has(key, data):
+                return
+            # 412, or 404 where it was deleted; anything else that is refused is nobody's doing.
+            facts = self.patiently(lambda: self._store.head(key))
+            if isinstance(error, KeyTaken) or facts is None or facts.etag != base.etag:
                 raise Overtaken from error
+            raise
 
     def _has(self, key: str, data: bytes) -> bool:
         return self._is_there(key) and self.read(key) == data
