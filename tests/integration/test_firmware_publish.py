@@ -315,6 +315,18 @@ def test_a_directory_that_cannot_be_read_is_one_clear_line(desk: Desk, monkeypat
         assert f"{out}: Permission denied" in desk.refuse(*verb)
 
 
+def test_gc_ends_uploads_that_were_given_up(desk: Desk, verifying: VerifyingS3) -> None:
+    desk.begin("stable")
+    verifying.faults = [Fault(operation="UploadPart", skip=1, status=500, code="InternalError")]
+    desk.publish("1", os.urandom(12_000_000), code=1)
+    verifying.faults = []
+    desk.publish("1")
+    assert len(verifying.uploads) == 1
+    assert "an upload that did not end" in desk.do("gc", "--keep", "9", "--yes").stdout
+    assert verifying.uploads == {}
+    assert desk.do("gc", "--keep", "9", "--yes").stdout == "there is nothing to delete\n"
+
+
 def test_a_dry_run_tells_and_writes_nothing(desk: Desk) -> None:
     desk.do("keygen", "root", "targets", "snapshot", "timestamp", "stable")
     for arguments in (("init",), ("publish", desk.path("a.bin", IMAGE), "--version", "1")):
