@@ -5,7 +5,6 @@ Loads python-tuf only where firmware is wanted. Constructs; decides nothing.
 
 from __future__ import annotations
 
-import grp
 import hashlib
 import logging
 import os
@@ -16,10 +15,10 @@ from typing import Any
 
 from syncagent.assembly import Directories, open_store, places_of, store_name, territory_of
 from syncagent.core.errors import Blocked, SyncagentError
-from syncagent.core.release import component_of
+from syncagent.core.release import IN_USE, Phase, component_of, firmware_carriers
 from syncagent.core.settings import Carrier, Settings
 from syncagent.core.territory import RESERVED, is_within
-from syncagent.docks.channel import Channel, Truster
+from syncagent.docks.channel import Channel, Truster, manifest_of
 from syncagent.docks.highwater import HighWater
 from syncagent.docks.installer import Installer
 from syncagent.docks.meter import Meter
@@ -99,11 +98,11 @@ def open_hangar(
         journal=journal,
         high_water=high_water,
         fetch=Fetch(store, staging_dir, on_news=on_news, limit=counted.limit, wait=wait),
-        drop=Drop(root, mode=int(carrier.firmware.mode, 8), gid=_gid(carrier)),
+        drop=Drop(root, mode=int(carrier.firmware.mode, 8), group=carrier.firmware.group),
         staging=Drop(staging_dir, mode=0o600),
         clock=clock,
         base_dir=directories.base_dir,
-        why_not=_Territory(settings, directories, root),
+        why_not=_Territory(settings, directories, root, journal=journal, component=component),
         on_receipt=on_receipt,
         is_power_low=is_power_low,
         why_wait=lambda path: _why_wait(counted, path if root == places.data_root else os.path.join(root, path)),
@@ -179,21 +178,19 @@ def _staging_dir(root: str, state_dir: str, component: str) -> str:
     return inside if is_same else os.path.join(root, f".syncagent-{component}")
 
 
-def _gid(carrier: Carrier) -> int | None:
-    if carrier.firmware.group is None:
-        return None
-    try:
-        return grp.getgrnam(carrier.firmware.group).gr_gid
-    except KeyError:
-        logger.warning("firmware.group: there is no group %s", carrier.firmware.group)
-        return None
-
-
 class _Territory:
     """Says why a path below the drop's root is none for firmware."""
 
-    def __init__(self, settings: Settings, directories: Directories, root: str) -> None:
+    def __init__(
+        self, settings: Settings, directories: Directories, root: str, *, journal: Journal, component: str
+    ) -> None:
         places = places_of(settings, directories)
+        self._journal = journal
+        self._neighbours = {
+            component_of(each): os.path.realpath(each.firmware.directory or places.data_root)
+            for each in firmware_carriers(settings)
+            if component_of(each) != component
+        }
         self._root = os.path.realpath(root)
         self._data_root = places.data_root
         self._own = (os.path.realpath(directories.state_dir), os.path.realpath(directories.config_dir))
@@ -212,4 +209,16 @@ class _Territory:
             owner = self._territory.owner_of(place)
             if owner is not None:
                 return "is in a directory whose files are sent"
+        return self._why_not_of_a_neighbour(absolute)
+
+    def _why_not_of_a_neighbour(self, absolute: str) -> str:
+        """Two components that publish to the default places would switch one another's config."""
+        for component, root in self._neighbours.items():
+            for release in self._journal.releases(component):
+                if release.phase is Phase.INSTALLED or (release.phase in IN_USE and release.is_kept):
+                    manifest = manifest_of(release)
+                    for path in (manifest.disk_path, manifest.config_path):
+                        other = os.path.join(root, path)
+                        if is_within(absolute, other) or is_within(other, absolute):
+                            return f"belongs to the component {component}: publish it for another place"
         return ""

@@ -60,6 +60,7 @@ class Device:
         self.why_wait: Callable[[str], str] = lambda _: ""
         self.limit: int | None = None
         self.lower_bound: datetime | None = None
+        self.source = "here"
         self.is_signed = "allow_unsigned" not in firmware
         self.start()
 
@@ -86,7 +87,7 @@ class Device:
             component="cam",
             monotonic=self.clock.monotonic,
         )
-        self.high_water = HighWater(self.work_dir, journal=self.journal, component="cam", source="here")
+        self.high_water = HighWater(self.work_dir, journal=self.journal, component="cam", source=self.source)
         self.channel = Channel(
             carrier,
             system_id=self.system_id,

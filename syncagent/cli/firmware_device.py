@@ -16,8 +16,9 @@ from syncagent.cli.parts import Parts
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
 from syncagent.core.moments import moment_of
 from syncagent.core.release import UNDER_WAY, Phase, component_of, firmware_carriers
-from syncagent.core.settings import Carrier, Settings
+from syncagent.core.settings import Carrier, Firmware, Settings
 from syncagent.docks.channel import Look, face_in_trouble, face_of, manifest_of
+from syncagent.edges.accounts import become_owner_of
 from syncagent.edges.claim import claimed
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
@@ -78,7 +79,10 @@ class _Bench:
 
 @contextlib.contextmanager
 def _bench(context: Context, component: str | None, *, is_read_only: bool = False) -> Iterator[_Bench]:
-    """Ends with 1 where no firmware is configured. `is_read_only`: for a verb that only looks, and makes nothing."""
+    """Ends with 1 where no firmware is configured. `is_read_only`: for a verb that only looks, and makes nothing.
+
+    What root does is done as the agent's user: a file of root's in the state would bar the agent from then on.
+    """
     settings = context.settings()
     carriers = firmware_carriers(settings)
     names = [component_of(carrier) for carrier in carriers]
@@ -89,6 +93,8 @@ def _bench(context: Context, component: str | None, *, is_read_only: bool = Fals
     if component is not None and component not in names:
         raise click.UsageError(f"there is no component {component}: {', '.join(names)}")
     carrier = carriers[0 if component is None else names.index(component)]
+    if not is_read_only:
+        become_owner_of(context.state_dir)
     journal = context.journal(settings, is_read_only=is_read_only)
     try:
         yield _Bench(context, settings, carrier, journal)
@@ -156,12 +162,11 @@ def _under_way(bench: _Bench, error: AlreadyRunning) -> Look:
 
 
 def _unreachable(bench: _Bench, error: Transient | Blocked, *, as_json: bool = False) -> NoReturn:
-    remedy = f" -- {error.remedy}" if isinstance(error, Blocked) and error.remedy else ""
     if as_json:
         reason = f"{error.trouble}: {error}"
         document = {"component": bench.component, "release": None, "state": "unreachable", "reason": reason}
         print_json({**document, "phase": "unreachable"})
-    say(f"syncagent: {bench.component}: {error.trouble}: {error}{remedy}")
+    say(f"syncagent: {bench.component}: {error.trouble}: {error}{_remedy(error)}")
     sys.exit(EXIT_UNREACHABLE)
 
 
@@ -278,13 +283,19 @@ def _status(bench: _Bench) -> dict[str, Any]:
         "activated_at": _time(current.activated_at) if current else None,
         "channel": firmware.channel,
         "hardware": firmware.hardware,
-        "signatures": "not verified" if firmware.allow_unsigned and not firmware.root else "verified",
+        "signatures": _signatures(hangar, firmware),
         "trouble": hangar.why_untrusted,
         "security_version": security_version,
         "versions": {"root": memory.marks.root, **memory.marks.versions} if memory.expires else {},
         "expires": {role: _words(moment) for role, moment in memory.expires.items()},
         "clock_floor": _words(memory.floor.at) if memory.floor.at else None,
     }
+
+
+def _signatures(hangar: Hangar, firmware: Firmware) -> str:
+    if hangar.why_untrusted:
+        return "cannot be verified"
+    return "verified" if firmware.root else "not verified"
 
 
 @click.command()
@@ -329,7 +340,11 @@ def _acted(bench: _Bench, work: Callable[[Hangar], Release]) -> Release:
     except Refused as error:
         fail(str(error))
     except SyncagentError as error:
-        fail(f"{bench.component}: {error}")
+        fail(f"{bench.component}: {error}{_remedy(error)}")
+
+
+def _remedy(error: SyncagentError) -> str:
+    return f" -- {error.remedy}" if isinstance(error, Blocked) and error.remedy else ""
 
 
 @click.command()

@@ -116,7 +116,8 @@ class Marks:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        return cls(int(document["root"]), str(document["keys"]), dict(document["versions"]))
+        versions = {str(role): int(version) for role, version in document["versions"].items()}
+        return cls(int(document["root"]), str(document["keys"]), versions)
 
 
 @dataclass(frozen=True, slots=True)

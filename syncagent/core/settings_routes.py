@@ -6,6 +6,7 @@ object that is not active lacks is its own affair.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,6 +17,7 @@ from syncagent.core.errors import Problem
 from syncagent.core.findings import Findings
 from syncagent.core.inheritance import Report, heirs
 from syncagent.core.keywords import replace_keywords
+from syncagent.core.manifest import COMPONENT_PATTERN
 from syncagent.core.ownership import Ownership, text_at
 from syncagent.core.settings import Carrier, CarrierKeys, HandlerSettings, SendAddress, Task
 from syncagent.core.settings_files import (
@@ -28,7 +30,7 @@ from syncagent.core.settings_files import (
     TaskFile,
 )
 from syncagent.core.settings_structure import structure
-from syncagent.core.tree import Node, dotted, plain, record_origins, suggestion
+from syncagent.core.tree import Node, dotted, plain, record_origins, shown, suggestion
 
 T = TypeVar("T")
 Objects = Mapping[str, Node]
@@ -99,6 +101,9 @@ class Routes:
         first: dict[str, Task] = {}
         for task in tasks:
             component = task.carrier.firmware.component or task.carrier.name
+            if not re.fullmatch(COMPONENT_PATTERN, component):
+                self._report_nameless(task)
+                continue
             other = first.setdefault(component, task)
             if other.carrier == task.carrier:
                 continue
@@ -110,6 +115,14 @@ class Routes:
                 f'give one of them another firmware.component, or leave one of the tasks out of "tasks": {task.name}'
             )
             report(node.at(["firmware", "component"]), "firmware.component", what, remedy)
+
+    def _report_nameless(self, task: Task) -> None:
+        """By default a component is called as its carrier is, and that may be no name that a publisher can give."""
+        node = self.whole["carriers"][task.carrier.name]
+        report = self.findings.reporter(node, f"carriers/{task.carrier.name}")
+        what = f"the carrier's name, {shown(task.carrier.name)}, cannot be a component's"
+        remedy = 'name the component, with letters, digits, "_" and "-"'
+        report(node.at(["firmware", "component"]), "firmware.component", what, remedy)
 
     def _uses(self, kind: str, wanted: Node | None) -> list[_Use]:
         uses: dict[str, _Use] = {}

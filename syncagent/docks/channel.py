@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 #: Without a condition at least so often, so that a new root is noticed that no new timestamp came with.
 FULL_EVERY_S = 86_400.0
 UNSIGNED = "unsigned"
+#: Sooner than this before metadata expires somebody should have signed it anew.
+WARN = timedelta(days=7)
 
 
 class Truster(Protocol):
@@ -69,6 +71,7 @@ class Look:
     release: Release | None = None
     due: datetime | None = None  # when a DEFERRED release's wave begins
     basis: str = ""  # what the metadata was: a failure that is not retryable ends when it has changed
+    warning: str = ""  # what will be a trouble if nobody acts
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,9 @@ class Channel:
             return Look(Phase.STALE, f"{error}; {self._clock_words(memory)}; nothing new is installed")
         except Untrusted as error:
             return Look(Phase.REJECTED, f"verification failed: {error}")
+        return replace(self._judged(memory, is_urgent=is_urgent), warning=self._expires_soon(memory))
+
+    def _judged(self, memory: Memory, *, is_urgent: bool) -> Look:
         if memory.target is None:
             self._drop_others(None, "withdrawn")
             return Look(Phase.UNCHANGED, "nothing is offered", self._journal.current_release(self.component))
@@ -141,6 +147,12 @@ class Channel:
             self._drop_others(None, "withdrawn")
             return Look(Phase.REJECTED, f"the manifest: {error}")
         return self._judge(offer, memory, is_urgent=is_urgent)
+
+    def _expires_soon(self, memory: Memory) -> str:
+        role = memory.expired(self.reference(memory) + WARN)
+        if not role:
+            return ""
+        return f"the {role}'s time is over on {memory.expires[role]:%Y-%m-%d}: the publisher has to renew it"
 
     def reference(self, memory: Memory) -> datetime:
         """The time to judge expiry by: never below what a verified timestamp said, less the owner's grace."""

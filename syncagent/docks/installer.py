@@ -5,7 +5,7 @@ switch is the commit point, never names an image that is not there, whole and ve
 that; what went before stays on the disk as far as `keep` says. Leaves to others: which release (docks/channel.py).
 
 Hooks are the owner's own programs, from the carrier's `firmware.hooks`, by name:
-- before_install: the image is verified and in staging. It fails: the release has failed, and is tried again.
+- before_install: the image is verified and in staging. It fails: it is asked again with each poll.
 - after_activate: the config names it. It fails: the release before it comes back. May run twice after a power cut.
 - confirm: after that. It ends with 0: confirmed; else the release before comes back. Without it a release stays
   activated until `syncagent firmware confirm` or `rollback` says more.
@@ -84,6 +84,7 @@ class Installer:
         self._is_power_low = is_power_low
         self._why_wait = why_wait
         self._earlier = Earlier(carrier, journal=journal, drop=drop, staging=staging)
+        self._is_tidy = False  # what a run that was killed left half dropped is gone
 
     # -- forwards -----------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,8 @@ class Installer:
 
         Raises: Transient(DISK), Blocked where the way back is barred, Stopping.
         """
+        if not self._is_tidy:
+            self._tidy()
         intent = self._journal.rollback_intent(self.component)
         if intent is not None:
             # Whatever the battery: half a rollback may have left a config that names an image which is not there.
@@ -107,6 +110,18 @@ class Installer:
         current = self._journal.current_release(self.component)
         if current is not None and current.phase in IN_USE:
             self._after(current, stop)
+
+    def _tidy(self) -> None:
+        """Whatever became of a release since: half an image of one that nobody offers would stay for ever."""
+        for release in self._journal.releases(self.component):
+            try:
+                manifest = manifest_of(release)
+                self._drop.tidy(manifest.disk_path)
+                self._drop.tidy(manifest.config_path)
+                self._staging.tidy(kept_path(release))
+            except (Refused, Transient) as error:
+                logger.debug("firmware component=%s: nothing tidied: %s", self.component, error)
+        self._is_tidy = True
 
     def install(self, release: Release, stop: Stop, *, basis: str = "", is_urgent: bool = False) -> Release:
         """Bring a release that the channel offers to its place; where it got. `basis`: what the metadata is now.
@@ -142,7 +157,11 @@ class Installer:
         except _Held as held:
             return replace(release, phase=Phase.AVAILABLE, reason=str(held))
         except hooks.HookFailed as error:
-            return self._fail(release, str(error), basis="", is_retryable=True)
+            # Its image stays verified: asked again with each poll, it costs the card nothing, and no try is the last.
+            release = self._journal.firmware_release(release.id)
+            if release.reason != str(error):
+                release = self._move(release, release.phase, str(error))
+            return replace(release, phase=Phase.FAILED)
         except Refused as error:
             return self._fail(release, str(error), basis=basis)
         if release.phase in IN_USE:
@@ -297,12 +316,17 @@ class Installer:
     # -- backwards ----------------------------------------------------------------------------------------------------
 
     def roll_back(self, reason: str, stop: Stop) -> Release:
-        """Bring back the release before the one in use; returns it. Raises: Refused, Transient(DISK), Stopping."""
+        """Bring back the release before the one in use; returns it.
+
+        Raises: Refused, Transient(DISK), Blocked where its place has to be cleared first, Stopping.
+        """
         current = self._journal.current_release(self.component)
         if current is None:
             raise Refused("no release is installed")
         good = self._begin_to_go_back(current, reason, stop, is_forced=False)
-        assert good is not None
+        now = self._journal.current_release(self.component)
+        if good is None or now is None or now.id != good.id:
+            raise Refused(self._journal.firmware_release(current.id).reason)
         return good
 
     def _begin_to_go_back(self, bad: Release, reason: str, stop: Stop, *, is_forced: bool) -> Release | None:
@@ -311,7 +335,7 @@ class Installer:
         if good is None and not is_forced:
             raise Refused("there is no earlier release on the disk")
         self._journal.intend_rollback(bad, good, reason)
-        self._go_back(bad, good, reason, stop)
+        self._end_rollback(bad.id, good.id if good else None, reason, stop)
         return good
 
     def _way_back(self, bad: Release) -> Release | None:
@@ -352,7 +376,10 @@ class Installer:
             return False
 
     def _end_rollback(self, bad_id: int, good_id: int | None, reason: str, stop: Stop) -> None:
-        """Go on with a rollback that was cut short; where there is no way back any more, the bad one stays."""
+        """Do what a rollback that has begun asks for; where there is no way back any more, the bad one stays.
+
+        Raises: Blocked where the place has to be cleared first, Transient(DISK), Stopping.
+        """
         bad = self._journal.firmware_release(bad_id)
         good = self._journal.firmware_release(good_id) if good_id is not None else None
         try:

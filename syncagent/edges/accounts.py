@@ -28,6 +28,26 @@ def give(path: str, *, user: str | None, mode: int) -> None:
     os.chmod(path, mode)
 
 
+def become_owner_of(path: str) -> None:
+    """As root, go on as the user who owns a path, for the rest of this process; what is made then is that user's.
+
+    Raises: OSError.
+    """
+    try:
+        uid = os.stat(path).st_uid
+    except FileNotFoundError:
+        return
+    if not is_root() or uid == os.geteuid():
+        return
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return
+    os.initgroups(entry.pw_name, entry.pw_gid)
+    os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
+    os.setresuid(uid, uid, uid)
+
+
 def is_member(user: str, group: str) -> bool:
     """Whether a user belongs to a group, as their next login will have it."""
     try:

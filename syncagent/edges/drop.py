@@ -3,19 +3,21 @@
 Promises: nothing outside of the root is touched, no link is followed, no FIFO or device is opened for more than the
 moment that shows what it is; at its place there is the old file or the new one, whatever ends the process or the
 disk; what `put` returned for survives a power cut. A place that cannot be used is Refused, a disk that does not take
-it is Transient(DISK). Leaves to others: what goes where, in which order, and what becomes of older images.
+it is Transient(DISK), a group that it cannot have is Blocked. Leaves to others: what goes where, in which order, and
+what becomes of older images.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from syncagent.core.errors import Refused, Transient, Trouble
+from syncagent.core.errors import Blocked, Refused, Transient, Trouble
 
 READ_BYTES = 256 * 1024
 
@@ -29,18 +31,20 @@ _TEMPORARY = ".syncagent-drop-"
 
 
 class Drop:
-    """Places below `root`, by relative paths that are checked already. `mode` and `gid` are for what is dropped."""
+    """Places below `root`, by relative paths that are checked already. `mode` and `group` are for what is dropped."""
 
-    def __init__(self, root: str, *, mode: int = 0o644, gid: int | None = None) -> None:
+    def __init__(self, root: str, *, mode: int = 0o644, group: str | None = None) -> None:
         self.root = root
         self._mode = mode
-        self._gid = gid
+        self._group = group
 
     def absolute(self, path: str) -> str:
         return os.path.join(self.root, path)
 
     def check(self, path: str) -> None:
-        """Whether a file may be put there: Refused where something stands in its way. Raises: Transient(DISK)."""
+        """Raises: Refused where something stands in a file's way, Blocked where it cannot have its group,
+        Transient(DISK)."""
+        self._gid()
         with self._translated(path):
             try:
                 with self._parent(path) as (parent, name):
@@ -64,9 +68,10 @@ class Drop:
                 return False
 
     def put(self, path: str, chunks: Iterable[bytes], *, sha256: str, length: int) -> bool:
-        """Put a file there; False when it was there already. Raises: Refused, Transient(DISK), what `chunks` raises.
+        """Put a file there; False when it was there already.
 
-        Also Refused when the chunks are not what `sha256` says: then all is as it was.
+        Raises: Refused, also when the chunks are not what `sha256` says: then all is as it was. Transient(DISK),
+        Blocked where it cannot have its group, what `chunks` raises.
         """
         with self._translated(path), self._parent(path, is_made=True) as (parent, name):
             self._look(parent, name, path)
@@ -74,15 +79,14 @@ class Drop:
                 # It may have come there a moment before the power went.
                 os.fsync(parent)
                 return False
-            temporary = _TEMPORARY + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+            temporary = _temporary_name(name)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=parent)  # of a run that was killed
             fd = os.open(temporary, _NEW, 0o600, dir_fd=parent)
             try:
                 try:
                     self._fill(fd, chunks, sha256, length)
-                    if self._gid is not None:
-                        os.fchown(fd, -1, self._gid)
+                    self._give(fd)
                     os.fchmod(fd, self._mode)
                     os.fsync(fd)
                 finally:
@@ -94,6 +98,11 @@ class Drop:
                 raise
             os.fsync(parent)
             return True
+
+    def tidy(self, path: str) -> None:
+        """Remove what a run left there that was killed while it put the file. Raises: Transient(DISK), Refused."""
+        with self._translated(path), contextlib.suppress(FileNotFoundError), self._parent(path) as (parent, name):
+            os.unlink(_temporary_name(name), dir_fd=parent)
 
     def read(self, path: str) -> Iterator[bytes]:
         """The file's bytes. Raises: Refused when it is not there, or no regular file; Transient(DISK)."""
@@ -151,6 +160,28 @@ class Drop:
         finally:
             os.close(fd)
 
+    def _gid(self) -> int | None:
+        """Of the group that files are given to. Raises: Blocked."""
+        if self._group is None:
+            return None
+        try:
+            return grp.getgrnam(self._group).gr_gid
+        except KeyError:
+            what = f"firmware.group: there is no group {self._group}"
+            remedy = f"make it with groupadd {self._group}, or correct firmware.group"
+            raise Blocked(what, trouble=Trouble.FILE, remedy=remedy) from None
+
+    def _give(self, fd: int) -> None:
+        gid = self._gid()
+        if gid is None:
+            return
+        try:
+            os.fchown(fd, -1, gid)
+        except PermissionError as error:
+            what = f"firmware.group: files may not be given to the group {self._group}"
+            remedy = f"add the agent's user to it (usermod -aG {self._group} USER), and restart the agent"
+            raise Blocked(what, trouble=Trouble.FILE, remedy=remedy) from error
+
     def _look(self, parent: int, name: str, path: str) -> None:
         """Raise Refused unless there is a regular file, or nothing."""
         try:
@@ -206,6 +237,10 @@ class Drop:
                 words = "a link, or no directory, is in the way" if error.errno != errno.ENAMETOOLONG else words
                 raise Refused(f"{path}: {words}") from error
             raise Transient(f"{path}: {words}", trouble=Trouble.DISK) from error
+
+
+def _temporary_name(name: str) -> str:
+    return _TEMPORARY + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _kind(mode: int) -> str:

@@ -13,6 +13,7 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetFile, Targets
 
 from syncagent.core.errors import Refused
+from syncagent.publish.releases import note_security, raise_security, security_versions
 from syncagent.publish.repository import TOP_ROLES, AnyMetadata, Draft, Keys, Repository, check_channel, expiry
 
 
@@ -81,9 +82,11 @@ def _add_channel(draft: Draft, name: str, keys: Sequence[Key], threshold: int, b
 
 def remove_channel(base: Repository, name: str, *, now: datetime) -> Draft:
     """Without a channel; devices that follow it find nothing new. Raises: Refused."""
-    base.channel(name)
+    channel = base.channel(name).signed
     draft = Draft.of(base, now)
     targets: Targets = draft.edit("targets")
+    for component, version in security_versions(channel).items():
+        raise_security(targets, component, version)
     assert targets.delegations is not None and targets.delegations.roles is not None
     for keyid in list(targets.delegations.roles[name].keyids):
         targets.revoke_key(keyid, name)
@@ -95,7 +98,11 @@ def offer(base: Repository, channel: str, target: TargetFile, *, now: datetime) 
     """With a release in a channel, in the place of the one of its component. Raises: Refused."""
     base.channel(channel)
     draft = Draft.of(base, now)
-    draft.edit(channel).targets[target.path] = target
+    signed: Targets = draft.edit(channel)
+    before = signed.targets.get(target.path)
+    if before is not None:
+        note_security(signed, before)
+    signed.targets[target.path] = target
     return draft
 
 
@@ -104,7 +111,8 @@ def withdraw(base: Repository, channel: str, path: str, *, now: datetime) -> Dra
     if path not in base.channel(channel).signed.targets:
         raise Refused(f"{channel} offers no {path.split('/')[1]}")
     draft = Draft.of(base, now)
-    del draft.edit(channel).targets[path]
+    signed: Targets = draft.edit(channel)
+    note_security(signed, signed.targets.pop(path))
     return draft
 
 

@@ -112,7 +112,13 @@ class KeyRing:
         made = PublicKey(name, role, key_of(private))
         make_directory(self.directory, mode=0o700)
         write_new(private_path, pem, mode=0o600)
-        write_new(public_path, made.to_json(), mode=0o644)
+        try:
+            write_new(public_path, made.to_json(), mode=0o644)
+        except BaseException:
+            # Half a key is of no use, and would stand in the way of another try.
+            with contextlib.suppress(OSError):
+                os.unlink(private_path)
+            raise
         self._remember(passphrase)
         self._unlocked[made.key.keyid] = PrivateKey(private)
         return made

@@ -154,7 +154,7 @@ class Publisher:
 
         Raises: Refused.
         """
-        if os.path.isdir(directory) and os.listdir(directory):
+        if os.path.isdir(directory) and _listed(directory):
             raise Refused(f"{directory} is not empty")
         base = draft.base
         before = {role: metadata.signed.version for role, metadata in base.metadata()} if base else {}
@@ -227,7 +227,15 @@ def _write(directory: str, name: str, data: bytes) -> None:
 
 
 def _roles_in(directory: str) -> list[str]:
-    return sorted(name[:-5] for name in os.listdir(directory) if name.endswith(".json") and name != DRAFT_FILE)
+    return sorted(name[:-5] for name in _listed(directory) if name.endswith(".json") and name != DRAFT_FILE)
+
+
+def _listed(directory: str) -> list[str]:
+    """Raises: Refused."""
+    try:
+        return os.listdir(directory)
+    except OSError as error:
+        raise Refused(f"{directory}: {words(error)}") from error
 
 
 def _image_to_json(image: Image) -> dict[str, Any]:

@@ -9,11 +9,14 @@ import copy
 from dataclasses import replace
 from datetime import datetime
 
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import TargetFile, Targets
 
 from syncagent.core.errors import ManifestRejected, Refused
 from syncagent.core.manifest import Manifest, Rollout, Wave, cohorts_of, image_name, parse_manifest, target_path
 from syncagent.publish.repository import Repository
+
+#: Of targets and channels: component -> the highest security version of releases that are not offered any more.
+OFFERED_BEFORE = "x-security-versions"
 
 
 def manifest_of(target: TargetFile) -> Manifest:
@@ -78,6 +81,42 @@ def security_version(repository: Repository, component: str) -> int:
         if manifest.component == component:
             versions.append(manifest.security_version)
     return max(versions)
+
+
+def security_version_ever(repository: Repository, component: str) -> int:
+    """The highest that is known to have been offered, now or before. Raises: ManifestRejected."""
+    offered = security_version(repository, component)
+    noted = [_noted(metadata.signed) for metadata in (repository.targets, *repository.channels.values())]
+    return max([offered, *(versions.get(component, 0) for versions in noted)])
+
+
+def security_versions(signed: Targets) -> dict[str, int]:
+    """The highest of each component that a channel offers, or offered before."""
+    known = Targets(unrecognized_fields={OFFERED_BEFORE: _noted(signed)})
+    for target in signed.targets.values():
+        note_security(known, target)
+    return _noted(known)
+
+
+def note_security(signed: Targets, target: TargetFile) -> None:
+    """Keep of a release that is about to go what devices which had it will not fall below."""
+    try:
+        manifest = manifest_of(target)
+    except ManifestRejected:
+        return  # no device had it
+    raise_security(signed, manifest.component, manifest.security_version)
+
+
+def raise_security(signed: Targets, component: str, version: int) -> None:
+    noted = _noted(signed)
+    if version > noted.get(component, 0):
+        signed.unrecognized_fields[OFFERED_BEFORE] = {**noted, component: version}
+
+
+def _noted(signed: Targets) -> dict[str, int]:
+    """What was signed by us, or by a publisher that means something else by that field."""
+    noted = signed.unrecognized_fields.get(OFFERED_BEFORE)
+    return {k: v for k, v in noted.items() if isinstance(v, int)} if isinstance(noted, dict) else {}
 
 
 def image_of(target: TargetFile) -> str:

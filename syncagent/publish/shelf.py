@@ -8,6 +8,7 @@ Leaves to others: what shall be written (publish/repository.py).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,12 +20,12 @@ from syncagent.core.model import Digest, ObjectFacts
 from syncagent.core.retry import backoff_s
 from syncagent.edges.clock import Stop
 from syncagent.edges.files import Content, PinnedFile, digest_of
-from syncagent.edges.multipart import MIB, MIN_PART_BYTES, NotBegun, Parcel, Shipment
+from syncagent.edges.multipart import MIB, MIN_PART_BYTES, NotBegun, Parcel, Shipment, give_up
 from syncagent.edges.orders import ObjectStore, PutRequest
 from syncagent.edges.payload import Body
 from syncagent.publish.reading import MAX_METADATA_BYTES, Held, Reader, Seen
 from syncagent.publish.repository import Write
-from syncagent.publish.uploads import Notes
+from syncagent.publish.uploads import Notes, begun
 
 ATTEMPTS = 4
 #: Expiries are in days; a clock that is off by more than a slow network explains is a wrong one.
@@ -232,9 +233,14 @@ class Shelf:
         try:
             self.patiently(lambda: self._put(key, data, only_if_match=base.etag if self.is_careful else None))
         except Refused as error:
-            # 412, or 404 where it was deleted. Its bytes tell whether an attempt without an answer was ours.
-            if not self._has(key, data):
+            # Its bytes tell whether an attempt without an answer was ours.
+            if self._has(key, data):
+                return
+            # 412, or 404 where it was deleted; anything else that is refused is nobody's doing.
+            facts = self.patiently(lambda: self._store.head(key))
+            if isinstance(error, KeyTaken) or facts is None or facts.etag != base.etag:
                 raise Overtaken from error
+            raise
 
     def _has(self, key: str, data: bytes) -> bool:
         return self._is_there(key) and self.read(key) == data
@@ -275,12 +281,18 @@ class Shelf:
         def attempt() -> str | None:
             return Shipment(self._store, pinned, notes, parcel).go_on(is_first_in_run=True, gives_way=between)
 
+        is_anew = False
         while True:
             before = notes.sent_bytes
             try:
                 self.patiently(attempt)
-            except (NotBegun, UploadGone):
+            except NotBegun:
                 return False
+            except UploadGone:
+                if is_anew:
+                    return False
+                is_anew = True  # somebody ended it on the way: once more from the beginning, in parts
+                continue
             except Transient as error:
                 if notes.sent_bytes > before:
                     continue  # patience is for a link that brings nothing
@@ -322,6 +334,17 @@ class Shelf:
         digest = Digest(md5.digest(), sha256.digest())
         request = PutRequest(self.image_key(image.name), digest, {}, "application/octet-stream")
         self.patiently(lambda: self._store.put(request, _FileBody(file, image.size_bytes)))
+
+    def unfinished(self) -> Sequence[str]:
+        """The keys of images whose upload in parts was begun by this publisher, and given up."""
+        return [key for key in begun(self._notes) if key.startswith(self.image_key(""))]
+
+    def abort(self, key: str) -> None:
+        """Let the store forget the parts of an image that will never be whole."""
+        upload_id = begun(self._notes)[key]
+        with contextlib.suppress(UploadGone):
+            self.patiently(lambda: give_up(self._store, key, upload_id=upload_id))
+        Notes(self._notes, key).ended()
 
     def delete(self, name: str) -> None:
         """Delete one object, by its name."""

@@ -13,6 +13,12 @@ from syncagent.edges.files import write_whole
 FILE_NAME = "uploads.json"
 
 
+def begun(path: str | None) -> dict[str, str]:
+    """The uploads that were begun here and did not end: their ids, by key."""
+    found = {key: Notes(path, key).load() for key in _noted(path)}
+    return {key: note[0] for key, note in found.items() if note is not None}
+
+
 class Notes:
     """What edges/multipart.py wants remembered of one object. `path`: None to remember it for this run alone.
 
@@ -22,7 +28,7 @@ class Notes:
     def __init__(self, path: str | None, key: str) -> None:
         self._path = path
         self._key = key
-        self._note: dict[str, Any] | None = self._all().get(key)
+        self._note: dict[str, Any] | None = _noted(self._path).get(key)
         try:
             self.load()
         except (KeyError, TypeError, ValueError):  # somebody else's idea of such a file
@@ -57,16 +63,22 @@ class Notes:
         self._note = note
         if self._path is None:
             return
-        notes = {**self._all(), self._key: note} if note else {k: v for k, v in self._all().items() if k != self._key}
+        notes = (
+            {**_noted(self._path), self._key: note}
+            if note
+            else {k: v for k, v in _noted(self._path).items() if k != self._key}
+        )
         folder, name = os.path.split(self._path)
         with contextlib.suppress(OSError):
             write_whole(folder, name, json.dumps(notes).encode(), mode=0o600)
 
-    def _all(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError):
-            if self._path is not None:
-                with open(self._path, "rb") as file:
-                    notes = json.load(file)
-                if isinstance(notes, dict):
-                    return notes
-        return {}
+
+def _noted(path: str | None) -> dict[str, Any]:
+    """What is remembered, by key."""
+    with contextlib.suppress(OSError, ValueError):
+        if path is not None:
+            with open(path, "rb") as file:
+                notes = json.load(file)
+            if isinstance(notes, dict):
+                return notes
+    return {}

@@ -35,6 +35,8 @@ MOST_RETRY_S = 300.0
 #: A command is at work beside the agent.
 BUSY_S = 2.0
 _LOUD = "firmware.allow_unsigned is on: images are taken without a signature"
+#: The image lies here already.
+_HERE = frozenset({Phase.VERIFIED, Phase.INSTALLED})
 _TROUBLES = frozenset({Phase.STALE, Phase.REJECTED, Phase.FAILED, Phase.ROLLED_BACK})
 
 
@@ -104,12 +106,14 @@ class FirmwareWorker:
         self._installer.finish(stop)
         look = self._channel.look()
         if look.phase is Phase.AVAILABLE and look.release is not None:
-            self._show(Look(Phase.DOWNLOADING, look.reason, look.release))
+            if look.release.phase not in _HERE:
+                self._show(Look(Phase.DOWNLOADING, look.reason, look.release))
             self._trouble = None
             release = self._installer.install(look.release, stop, basis=look.basis)
-            look = Look(release.phase, release.reason, release)
+            look = Look(release.phase, release.reason, release, warning=look.warning)
         elif look.phase is Phase.UNCHANGED and look.release is not None:
-            look = Look(look.release.phase, look.reason or look.release.reason, look.release)
+            reason = look.reason or look.release.reason
+            look = Look(look.release.phase, reason, look.release, warning=look.warning)
         self._show(look)
         self._failures = 0
         self._trouble = None
@@ -155,4 +159,6 @@ class FirmwareWorker:
             fact = Fact(False, fact.state, f"{self._channel.component}: {fact.reason}")
         elif self._carrier.firmware.allow_unsigned and self._carrier.firmware.root is None:
             fact = Fact(False, "unsigned", _LOUD)
+        elif look.warning:
+            fact = Fact(False, fact.state, f"{self._channel.component}: {look.warning}")
         self._board.set_fact(f"firmware/{self._carrier.name}", fact)

@@ -7,6 +7,7 @@ not there; a second try brings both, and leaves nothing else behind.
 from __future__ import annotations
 
 import errno
+import grp
 import hashlib
 import json
 import os
@@ -60,7 +61,7 @@ class Calls:
 
 def drop_both(root: str, image: bytes, config: bytes) -> None:
     """As the installer does: the image first, the config second."""
-    drop = Drop(root, gid=os.getgid())
+    drop = Drop(root, group=grp.getgrgid(os.getgid()).gr_name)
     drop.free_bytes()
     for path, data in ((IMAGE, image), (CONFIG, config)):
         drop.check(path)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 import shutil
+import tempfile
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from syncagent.cli.main import cli
 from syncagent.edges.network import default_interface
 from syncagent.posting import post
 from tests.agent import Agent
@@ -205,6 +210,47 @@ def test_firmware_is_installed_by_hand_where_no_agent_ever_ran(
     assert dropped(agent)["firmware_images/boot.bin"] == b"one"
 
 
+def in_child(agent: Agent, *arguments: str) -> int:
+    """A command in a copy of this process: another user may not be allowed to read this Python's modules."""
+    import syncagent.edges.sender  # noqa: F401
+    from syncagent.edges.trust import parse_root, verifier
+
+    parse_root(Path(agent.config_dir, "root.json").read_bytes())
+    verifier()
+    directories = ("--config-dir", agent.config_dir, "--base-dir", agent.base_dir, "--state-dir", agent.state_dir)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            result = CliRunner().invoke(cli, [*directories, *arguments])
+            os.write(2, (result.output + result.stderr).encode())
+            if result.exc_info is not None and result.exit_code not in (0, 10):
+                traceback.print_exception(*result.exc_info)
+            os._exit(result.exit_code)
+        finally:
+            os._exit(70)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_what_root_does_by_hand_leaves_the_agent_s_user_everything(
+    verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory() as top, Agent(os.path.join(top, "field")) as agent:
+        os.chmod(top, 0o755)
+        configure(agent, verifying.endpoint_url, publisher)
+        os.makedirs(agent.state_dir, exist_ok=True)
+        for place, *_ in os.walk(agent.base_dir):
+            os.chown(place, nobody.pw_uid, nobody.pw_gid)
+        publisher.publish(b"one", id="first")
+        for verb, code in (("check", 10), ("update", 0), ("confirm", 0)):
+            assert in_child(agent, "firmware", verb) == code, verb
+        for folder in (agent.state_dir, os.path.join(agent.base_dir, "generated_data")):
+            for place, folders, names in os.walk(folder):
+                for name in [*folders, *names]:
+                    assert os.stat(os.path.join(place, name)).st_uid == nobody.pw_uid, name
+
+
 @pytest.mark.parametrize("place", [".syncagent.lock", ".syncagent-cam/x", "messages/x", "camera/x"])
 def test_what_is_the_agent_s_or_the_camera_s_is_no_place_for_firmware(
     agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher, place: str
@@ -214,6 +260,29 @@ def test_what_is_the_agent_s_or_the_camera_s_is_no_place_for_firmware(
     updated = agent.cli("firmware", "update")
     assert updated.returncode == 21 and place in updated.stdout, updated.stderr
     assert dropped(agent)["firmware_images/boot.bin"] is None
+
+
+def test_the_place_of_another_component_is_no_place(
+    agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher
+) -> None:
+    configure(agent, verifying.endpoint_url, publisher)
+    carrier = json.loads(Path(agent.config_dir, "carriers", "s3_firmware_ota.json").read_text())
+    carrier["firmware"] = {**carrier["firmware"], "component": "lens"}
+    agent.put_config("carriers/lens_ota", carrier)
+    task = json.loads(Path(agent.config_dir, "tasks", "download_new_firmware_image.json").read_text())
+    agent.put_config("tasks/lens", {**task, "config_name": "lens_ota"})
+    agent.put_config("system/system", {"id": "field-7", "tasks": ["download_new_firmware_image", "lens"]})
+    publisher.publish(b"camera")
+    publisher.publish(b"lens", component="lens", file_name="lens")
+    assert agent.cli("firmware", "update", "--component", "cam").returncode == 0
+    updated = agent.cli("firmware", "update", "--component", "lens")
+    assert updated.returncode == 21 and "latest_firmware.json belongs to the component cam" in updated.stdout
+    assert dropped(agent) == {"firmware_images/boot.bin": b"camera", "latest_firmware.json": b"boot"}
+    publisher.publish(b"lens", component="lens", file_name="lens", config_path="lens.json")
+    updated = agent.cli("firmware", "update", "--component", "lens")
+    assert updated.returncode == 0, updated.stdout + updated.stderr
+    publisher.publish(b"camera 2", config_path="firmware_images")
+    assert agent.cli("firmware", "update", "--component", "cam").returncode == 21
 
 
 def test_verbs_that_only_look_make_nothing(agent: Agent, verifying: VerifyingS3, publisher: FirmwarePublisher) -> None:
@@ -233,6 +302,7 @@ def test_without_a_root_of_trust_the_agent_works_and_says_what_is_missing(agent:
     wait_until(lambda: not agent.status()["facts"]["firmware"]["ok"], what="the fact")
     assert "firmware.root" in agent.status()["facts"]["firmware"]["reason"]
     assert agent.status()["healthy"]
+    assert json.loads(agent.cli("firmware", "status", "--json").stdout)["signatures"] == "cannot be verified"
 
 
 def test_an_unsigned_manifest_is_taken_only_where_it_is_allowed_and_that_is_loud(

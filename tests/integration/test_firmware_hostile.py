@@ -421,6 +421,49 @@ def test_a_torn_copy_of_the_marks_is_told_and_the_journal_used(
         assert json.loads(copy.read_bytes())["marks"]["security_version"] == 3, "it is whole again"
 
 
+def test_a_channel_that_is_left_and_taken_up_again_has_its_marks(device: Device) -> None:
+    state = device.publisher.state()
+    device.publisher.publish(NEW, id="new", security_version=3)
+    device.poll()
+    for source in ("elsewhere", "here"):
+        shutil.rmtree(device.metadata_dir)
+        device.close()
+        device.source = source
+        device.start()
+        if source == "elsewhere":
+            device.poll()
+    device.publisher.replay(state)
+    replays(device, "a rollback")
+
+
+def test_versions_that_a_thief_drove_up_do_not_come_back_with_an_older_journal(device: Device) -> None:
+    publisher = device.publisher
+    publisher.timestamp.version = publisher.snapshot.version = 1_000_000
+    publisher.bump()
+    device.poll()
+    older = device.journal.firmware_memory("cam", "here")
+    assert older is not None
+    publisher.timestamp.version = publisher.snapshot.version = 10
+    publisher.rotate("timestamp", "snapshot")
+    assert device.poll().ok
+    device.journal.remember_firmware("cam", "here", older)
+    assert device.poll().ok
+    publisher.publish(NEW, id="new", security_version=2)
+    assert device.poll().state == "activated"
+
+
+def test_metadata_of_what_was_followed_before_goes_once_the_new_is_believed(device: Device) -> None:
+    old, other = (Path(device.work_dir, name) for name in ("metadata-0123456789abcdef", "metadata-mine"))
+    for each in (old, other):
+        (each / "root_history").mkdir(parents=True)
+    device.store.objects, objects = {}, device.store.objects
+    device.poll()
+    assert old.is_dir()
+    device.store.objects = objects
+    device.publisher.bump()
+    assert device.poll().ok and not old.exists() and other.is_dir()
+
+
 def test_a_replay_of_the_time_before_a_key_was_retired_is_refused_when_local_metadata_is_gone(device: Device) -> None:
     state = device.publisher.state()
     device.publisher.rotate("timestamp", "snapshot")

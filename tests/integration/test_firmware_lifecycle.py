@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import json
 import os
 import shutil
@@ -18,6 +20,7 @@ from syncagent.core.manifest import time_text
 from syncagent.core.release import MAX_TRANSITIONS, Phase, cohort
 from syncagent.edges import hooks
 from syncagent.edges.clock import Stop
+from syncagent.edges.drop import _temporary_name
 from tests.firmware_device import SYSTEM_ID, Device
 from tests.firmware_publisher import NOW, PATH
 
@@ -164,17 +167,56 @@ def test_a_hook_before_the_installation_keeps_it_off_until_it_agrees(
     assert sum(name.endswith(".image") for name in device.gets()) == images  # its bytes were kept
 
 
-def test_a_hook_that_always_fails_ends_in_a_loop_and_not_in_a_worn_out_card(
-    build: Callable[..., Device], script: Callable[..., str]
+def test_a_hook_that_fails_for_weeks_is_asked_again_and_wears_no_card(
+    build: Callable[..., Device], script: Callable[..., str], tmp_path: Path
 ) -> None:
     device = build(hooks={"before_install": script("hook", 1)})
     device.publisher.publish(ONE, id="one")
+    device.poll()
+    written = device.journal._writer.total_changes
     for _ in range(60):
+        fact = device.poll()
+        assert (fact.ok, fact.state) == (False, "failed") and "before_install ended with 1" in fact.reason
+    assert device.face["reason"] == "hook before_install ended with 1"
+    assert device.journal._writer.total_changes == written and len(hooked(tmp_path)) == 61
+    device.poll()
+    script("hook", 0)
+    assert device.poll().state == "activated"
+
+
+def test_a_release_that_goes_round_in_circles_ends_in_a_loop_and_not_in_a_worn_out_card(
+    build: Callable[..., Device],
+) -> None:
+    device = build()
+    device.installer._staging.holds = lambda *_, **__: False  # type: ignore[method-assign]
+    device.publisher.publish(ONE, id="one")
+    for _ in range(20):
         device.poll()
     (release,) = device.journal.releases("cam")
     assert (release.phase, release.reason, release.is_retryable) == (Phase.FAILED, "loop", False)
     assert release.transitions <= MAX_TRANSITIONS + 1
     assert device.face["reason"] == "loop"
+
+
+def test_a_half_dropped_image_of_a_release_that_nobody_offers_any_more_goes(build: Callable[..., Device]) -> None:
+    device = build()
+    device.publisher.publish(ONE, id="one", file_name="one")
+    put = device.installer._drop.put
+    left = os.path.join(device.directories.data_dir, "firmware_images", _temporary_name("one.bin"))
+
+    def killed(path: str, *rest: Any, **more: Any) -> bool:
+        put(path, *rest, **more)
+        os.rename(os.path.join(device.directories.data_dir, path), left)
+        raise KeyboardInterrupt
+
+    device.installer._drop.put = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        device.poll()
+    device.close()
+    device.publisher.publish(TWO, id="two", file_name="two")
+    device.start()
+    assert os.path.exists(left)
+    assert device.poll().state == "activated" and not os.path.exists(left)
 
 
 def test_a_release_whose_hook_fails_afterwards_is_rolled_back_and_stays_away(
@@ -240,6 +282,28 @@ def test_a_first_release_is_rolled_back_whatever_took_the_place_of_its_config(
     device.publisher.publish(ONE, id="one")
     assert device.poll().state == "rolled_back"
     assert device.journal.current_release("cam") is None
+
+
+def test_a_rollback_that_is_barred_the_moment_it_begins_is_told_as_one_that_waits(
+    build: Callable[..., Device], script: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = build()
+    device.publisher.publish(ONE, id="one")
+    device.poll()
+    device.close()
+    device.firmware["hooks"] = {"confirm": script("confirm", 1)}
+    device.start()
+    device.publisher.publish(TWO, id="two")
+
+    def barred(*_: object) -> None:
+        raise Refused("a directory is in the way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device.installer, "_go_back", barred)
+        for _ in range(2):
+            fact = device.poll()
+            assert not fact.ok and "a directory is in the way" in fact.reason and "clear" in fact.more["remedy"]
+    assert device.poll().state == "rolled_back" and device.files[PLACE] == ONE
 
 
 def test_hooks_are_bounded_and_end_with_the_agent(script: Callable[..., str]) -> None:
@@ -415,6 +479,44 @@ def test_what_is_dropped_may_be_read_by_everybody(build: Callable[..., Device]) 
     device.poll()
     path = os.path.join(device.directories.data_dir, PLACE)
     assert os.stat(path).st_mode & 0o777 == 0o644
+
+
+def test_a_group_that_is_not_there_or_not_ours_is_told_with_the_way_out(
+    build: Callable[..., Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = build()
+    device.publisher.publish(ONE, id="one")
+    drop = device.installer._drop
+    drop._group = "no-such-group"
+    fact = device.poll()
+    assert not fact.ok and "there is no group no-such-group" in fact.reason and "groupadd" in fact.more["remedy"]
+    assert not [name for name in device.gets() if name.endswith(".image")], "not a byte is spent on it"
+    drop._group = grp.getgrgid(os.getgid()).gr_name
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fchown", forbidden)
+        fact = device.poll()
+    assert not fact.ok and f"group {drop._group}" in fact.reason and "usermod" in fact.more["remedy"]
+    assert device.files == {}
+    assert device.poll().state == "activated"
+
+
+def test_metadata_that_expires_soon_is_a_warning_and_no_reason_to_write(build: Callable[..., Device]) -> None:
+    device = build()
+    device.publisher.publish(ONE, id="one")
+    assert device.poll().ok
+    device.wait(days=23, minutes=1)
+    fact = device.poll()
+    assert (fact.ok, fact.state) == (False, "activated")
+    assert "the snapshot's time is over on 2025-07-01" in fact.reason and "renew" in fact.reason
+    assert device.face == {"release": "one", "state": "activated", "reason": ""}
+    device.publisher.renew(60)
+    device.publisher.snapshot.expires = device.publisher.timestamp.expires
+    device.publisher.bump()
+    assert device.poll().ok
 
 
 def test_no_receipt_is_posted_where_none_is_wanted(build: Callable[..., Device]) -> None:

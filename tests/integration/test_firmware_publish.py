@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -271,6 +272,59 @@ def test_a_security_version_does_not_fall(desk: Desk) -> None:
     assert "security version 4 is below 5" in line and "--security-version 5" in line
     desk.publish("2")
     assert {row["security_version"] for row in desk.json("list")} == {5}
+
+
+def test_a_security_version_does_not_fall_with_what_is_withdrawn(desk: Desk) -> None:
+    desk.begin()
+    desk.publish("1", IMAGE, "--security-version", "5")
+    desk.do("withdraw")
+    desk.publish("2")
+    assert [row["security_version"] for row in desk.json("list")] == [5]
+    desk.publish("3", IMAGE, "--channel", "canary", "--security-version", "7")
+    desk.do("withdraw", "--channel", "canary")
+    desk.do("channel", "remove", "canary")
+    desk.do("gc", "--keep", "1", "--yes")
+    said = desk.publish("4", IMAGE, "--security-version", "6").stderr
+    assert "6 is below 7, which was offered before: devices that had it will refuse" in said
+    desk.publish("5")
+    assert [row["security_version"] for row in desk.json("list")] == [7]
+    assert all(finding["ok"] for finding in desk.json("verify"))
+
+
+def test_a_timestamp_that_is_refused_is_told_as_what_it_is(desk: Desk, verifying: VerifyingS3) -> None:
+    desk.begin("stable")
+    key = f"{PATH}/metadata/timestamp.json"
+    verifying.faults.append(Fault(operation="PutObject", prefix=key, status=400, code="EntityTooLarge"))
+    line = desk.refuse("publish", desk.path("a.bin", IMAGE), "--version", "1")
+    assert "EntityTooLarge" in line and "somebody" not in line
+
+
+def test_a_directory_that_cannot_be_read_is_one_clear_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.begin("stable")
+    there, out = os.listdir, desk.path("out")
+    desk.publish("1", IMAGE, "--export", out)
+
+    def denied(path: Any = ".") -> Any:
+        if path == out:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return there(path)
+
+    monkeypatch.setattr(os, "listdir", denied)
+    image = desk.path("a.bin", IMAGE)
+    for verb in (("import", out), ("publish", image, "--version", "1", "--export", out)):
+        assert f"{out}: Permission denied" in desk.refuse(*verb)
+
+
+def test_gc_ends_uploads_that_were_given_up(desk: Desk, verifying: VerifyingS3) -> None:
+    desk.begin("stable")
+    verifying.faults = [Fault(operation="UploadPart", skip=1, status=500, code="InternalError")]
+    desk.publish("1", os.urandom(12_000_000), code=1)
+    verifying.faults = []
+    desk.publish("1")
+    assert len(verifying.uploads) == 1
+    assert "an upload that did not end" in desk.do("gc", "--keep", "9", "--yes").stdout
+    assert verifying.uploads == {}
+    assert desk.do("gc", "--keep", "9", "--yes").stdout == "there is nothing to delete\n"
 
 
 def test_a_dry_run_tells_and_writes_nothing(desk: Desk) -> None:

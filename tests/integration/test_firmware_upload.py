@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,15 +34,20 @@ class Office:
         self.told: list[str] = []
         self.seen: list[tuple[int, int]] = []
 
-    def put(self) -> None:
+    def put(self, on_parts: Callable[[int, int], None] = lambda _sent, _size: None) -> None:
         """One run of the publisher, as far as the image."""
+
+        def see(sent_bytes: int, size_bytes: int) -> None:
+            self.seen.append((sent_bytes, size_bytes))
+            on_parts(sent_bytes, size_bytes)
+
         shelf = Shelf(
             open_store(self.store.endpoint_url),
             PATH,
             wait=lambda _: None,
             tell=self.told.append,
             notes=self.notes,
-            on_parts=lambda sent, size: self.seen.append((sent, size)),
+            on_parts=see,
         )
         shelf.put_images([LocalImage.open(self.image).upload(NAME)])
 
@@ -89,6 +95,30 @@ def test_an_upload_that_somebody_ended_is_begun_anew(office: Office) -> None:
     Notes(office.notes, KEY).begun("gone", 5 * 1024 * 1024)
     office.put()
     assert office.store.objects()[KEY] == IMAGE and office.parts == [1, 1, 1]
+
+
+def test_an_upload_that_somebody_ends_on_the_way_goes_in_parts_again(office: Office) -> None:
+    def ends(_sent_bytes: int, _size_bytes: int) -> None:
+        if len(office.seen) == 3:
+            office.store.uploads.clear()
+
+    office.put(ends)
+    assert office.store.objects()[KEY] == IMAGE
+    assert "PutObject" not in [event.operation for event in office.store.requests()]
+
+
+def test_an_upload_that_was_given_up_for_another_image_is_ended_by_gc(office: Office) -> None:
+    office.store.faults = [Fault(operation="UploadPart", skip=2, status=500, code="InternalError")]
+    with pytest.raises(Transient):
+        office.put()
+    office.store.faults = []
+    shelf = Shelf(open_store(office.store.endpoint_url), PATH, wait=lambda _: None, notes=office.notes)
+    assert shelf.unfinished() == [KEY] and len(office.store.uploads) == 1
+    shelf.abort(KEY)
+    assert shelf.unfinished() == [] and office.store.uploads == {}
+    Notes(office.notes, KEY).begun("gone", 5 * 1024 * 1024)
+    shelf.abort(KEY)
+    assert shelf.unfinished() == []
 
 
 @pytest.mark.parametrize(

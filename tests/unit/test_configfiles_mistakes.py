@@ -71,6 +71,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         TWO_TASKS | {"carriers/ota1.json": ota(None), "carriers/ota2.json": ota("ota1")},
         "carriers/ota1.json already (task one) -- give one of them another firmware.component",
     ),
+    "a carrier whose name no component can have": (
+        GOOD | {"tasks/one.json": TASK | {"config_name": "s3.ota"}, "carriers/s3.ota.json": ota(None)},
+        "firmware.component: the carrier's name, \"s3.ota\", cannot be a component's -- name the component, with",
+    ),
     "a string for a number": (carrier(upload={"workers": "4"}), 'upload.workers: a string ("4") is not a whole'),
     "true for a number": (carrier(watch={"settle_s": True}), "watch.settle_s: true or false (true) is not a number"),
     "a float for an int": (carrier(upload={"workers": 4.0}), "upload.workers: a number (4.0) is not a whole number"),

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from syncagent.core.errors import Refused
-from syncagent.publish.keys import KeyRing
+from syncagent.publish import keys
+from syncagent.publish.keys import KeyRing, write_new
 from tests.publishing import PASSPHRASE, passphrase
 
 
@@ -130,6 +131,22 @@ def test_a_short_passphrase_makes_no_key(directory: str) -> None:
     with pytest.raises(Refused, match="at least 12 characters"):
         KeyRing(directory, lambda *_: "eleven char").generate("root", "root")
     assert not os.path.exists(directory)
+
+
+def test_a_key_whose_public_half_cannot_be_written_leaves_nothing(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str, data: bytes, *, mode: int) -> None:
+        if path.endswith(".pub"):
+            raise Refused(f"{path}: No space left on device")
+        write_new(path, data, mode=mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "write_new", full)
+        with pytest.raises(Refused, match="No space left"):
+            KeyRing(directory, passphrase).generate("root", "root")
+    assert os.listdir(directory) == []
+    KeyRing(directory, passphrase).generate("root", "root")
 
 
 def test_strange_files_are_refused_by_name(directory: str) -> None:

@@ -168,19 +168,29 @@ def fleet(desk: Desk, as_json: bool) -> None:
 @click.option("--yes", "is_meant", is_flag=True, help="Delete without asking.")
 @at_desk
 def gc(desk: Desk, keep: int, is_meant: bool) -> None:
-    """Delete old metadata, and images that the newest N snapshots do not lead to. Not while somebody publishes."""
+    """Delete old metadata, and images that the newest N snapshots do not lead to. Not while somebody publishes.
+
+    Uploads that were begun on this machine and given up are ended as well: stores keep, and bill, their parts.
+    """
     with desk.publisher() as publisher:
-        gone = _superfluous(publisher, keep)
-        if not gone:
+        gone, unfinished = _superfluous(publisher, keep), publisher.shelf.unfinished()
+        if not gone and not unfinished:
             click.echo("there is nothing to delete")
             return
         for name in gone:
             click.echo(publisher.shelf.key(name))
+        for key in unfinished:
+            click.echo(f"{key} (an upload that did not end)")
         if not is_meant:
             if not sys.stdin.isatty():
                 say("nothing was deleted: say --yes")
                 sys.exit(1)
-            click.confirm(f"Delete these {len(gone)} objects?", abort=True, err=True)
+            click.confirm(f"Delete these {len(gone) + len(unfinished)} objects?", abort=True, err=True)
+        for key in unfinished:
+            publisher.shelf.abort(key)
+        if not gone:
+            click.echo(f"ended {len(unfinished)} uploads")
+            return
         # Whoever is half way through publishing is sent back by this: it may count on an image that goes now.
         commit(publisher, renew(publisher.load(), ["timestamp"], now=publisher.now), "renewed timestamp")
         for name in gone:

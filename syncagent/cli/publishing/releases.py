@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import click
 
+from syncagent.cli.context import say
 from syncagent.cli.publishing.desk import Desk, at_desk, commit, dry_option, export_option
 from syncagent.core.errors import Refused
 from syncagent.core.manifest import CONFIG_FORMATS, MAX_KEEP, Manifest, Rollout, image_name
@@ -23,6 +24,7 @@ from syncagent.publish.releases import (
     manifest_of,
     release,
     security_version,
+    security_version_ever,
     version_of,
     wave,
     with_rollout,
@@ -58,7 +60,7 @@ def to_whom(rollout: Rollout) -> str:
     "--security-version",
     type=click.IntRange(min=0),
     metavar="N",
-    help="A device never installs a lower one again. [default: the highest that is offered]",
+    help="A device never installs a lower one again. [default: the highest that is, or was, offered]",
 )
 @click.option("--file-name", metavar="NAME", help="What the device's config will say. [default: IMAGE's, without .bin]")
 @click.option("--disk-path", metavar="PATH", help="Where a device drops it, below its firmware root.")
@@ -146,14 +148,18 @@ def publish(
 
 
 def _security_version(repository: Repository, component: str, wanted: int | None) -> int:
-    """What is wanted, else the highest that is offered. Raises: Refused where it would be lower than that."""
-    highest = security_version(repository, component)
-    if wanted is not None and wanted < highest:
+    """What is wanted, else the highest that was ever offered. Raises: Refused where it is below what is offered now."""
+    highest, ever = security_version(repository, component), security_version_ever(repository, component)
+    if wanted is None:
+        return ever
+    if wanted < highest:
         raise Refused(
             f"security version {wanted} is below {highest}, which is offered: devices that have it would refuse;"
-            f" publish with --security-version {highest}"
+            f" publish with --security-version {ever}"
         )
-    return highest if wanted is None else wanted
+    if wanted < ever:
+        say(f"security version {wanted} is below {ever}, which was offered before: devices that had it will refuse")
+    return wanted
 
 
 @click.command()
