@@ -64,8 +64,8 @@ def test_a_second_run_on_the_same_directories_ends_with_1_and_names_the_first(ag
     first = agent.start()
     elsewhere = os.path.join(str(tmp_path), "other")
     same_state = agent.cli("run")
-    same_base = agent.cli("--state-dir", os.path.join(elsewhere, "state"), "run", timeout_s=5)
-    same_state_only = agent.cli("--base-dir", os.path.join(elsewhere, "base"), "run", timeout_s=5)
+    same_base = agent.cli("--state-dir", os.path.join(elsewhere, "state"), "run", timeout_s=30)
+    same_state_only = agent.cli("--base-dir", os.path.join(elsewhere, "base"), "run", timeout_s=30)
     for second in (same_state, same_base, same_state_only):
         assert second.returncode == 1, second.stderr
         assert f"PID {first.pid}" in second.stderr
