@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import attrs
+
 from syncagent.core.errors import NotThere
 from syncagent.core.manifest import DEFAULT_CONFIG_PATH, DEFAULT_FOLDER
 from syncagent.core.messages import all_addresses
@@ -112,6 +114,14 @@ def store_name(carrier: Carrier) -> str:
     return f"{carrier.endpoint_url or 'aws'} {carrier.bucket_name}"
 
 
+def with_keys(carrier: Carrier) -> Carrier:
+    """With the keys that the service manager hands over, where a carrier has none of its own."""
+    if carrier.access_key_id is not None or carrier.secret_access_key is not None:
+        return carrier
+    keys = given_keys()
+    return carrier if keys is None else attrs.evolve(carrier, access_key_id=keys[0], secret_access_key=keys[1])
+
+
 def open_store(
     carrier: Carrier,
     clock: Clock,
@@ -120,17 +130,15 @@ def open_store(
     limit: Callable[[], int | None] | None = None,
     floor: Callable[[], datetime | None] = lambda: None,
 ) -> S3Store:
+    carrier = with_keys(carrier)
     upload = carrier.upload
-    keys: tuple[str | None, str | None] = (carrier.access_key_id, carrier.secret_access_key)
-    if keys == (None, None):
-        keys = given_keys() or keys
     return S3Store(
         StoreSettings(
             bucket=carrier.bucket_name or "",
             endpoint_url=carrier.endpoint_url,
             region=carrier.region,
-            access_key_id=keys[0],
-            secret_access_key=keys[1],
+            access_key_id=carrier.access_key_id,
+            secret_access_key=carrier.secret_access_key,
             addressing_style=carrier.store.addressing_style,
             connect_timeout_s=upload.connect_timeout_s,
             stall_s=upload.stall_s,

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from syncagent.assembly import with_keys
 from syncagent.cli.context import Context, fail, print_json, say
 from syncagent.cli.parts import Parts
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
@@ -94,6 +95,7 @@ def _bench(context: Context, component: str | None, *, is_read_only: bool = Fals
         raise click.UsageError(f"there is no component {component}: {', '.join(names)}")
     carrier = carriers[0 if component is None else names.index(component)]
     if not is_read_only:
+        carrier = with_keys(carrier)  # that user may not read them
         become_owner_of(context.state_dir)
     journal = context.journal(settings, is_read_only=is_read_only)
     try:

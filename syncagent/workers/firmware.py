@@ -160,5 +160,6 @@ class FirmwareWorker:
         elif self._carrier.firmware.allow_unsigned and self._carrier.firmware.root is None:
             fact = Fact(False, "unsigned", _LOUD)
         elif look.warning:
-            fact = Fact(False, fact.state, f"{self._channel.component}: {look.warning}")
+            words = "; ".join(each for each in (look.reason, look.warning) if each)
+            fact = Fact(False, fact.state, f"{self._channel.component}: {words}")
         self._board.set_fact(f"firmware/{self._carrier.name}", fact)

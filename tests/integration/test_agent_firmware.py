@@ -233,7 +233,7 @@ def in_child(agent: Agent, *arguments: str) -> int:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_what_root_does_by_hand_leaves_the_agent_s_user_everything(
-    verifying: VerifyingS3, publisher: FirmwarePublisher
+    verifying: VerifyingS3, publisher: FirmwarePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory() as top, Agent(os.path.join(top, "field")) as agent:
@@ -242,6 +242,11 @@ def test_what_root_does_by_hand_leaves_the_agent_s_user_everything(
         os.makedirs(agent.state_dir, exist_ok=True)
         for place, *_ in os.walk(agent.base_dir):
             os.chown(place, nobody.pw_uid, nobody.pw_gid)
+        edit_carrier(agent, access_key_id=None, secret_access_key=None)
+        for name, key in (("access_key_id", ACCESS_KEY), ("secret_access_key", SECRET_KEY)):
+            Path(top, name).touch(0o600)
+            Path(top, name).write_text(key)
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", top)
         publisher.publish(b"one", id="first")
         for verb, code in (("check", 10), ("update", 0), ("confirm", 0)):
             assert in_child(agent, "firmware", verb) == code, verb
