@@ -138,16 +138,17 @@ class Chips:
         self.expect()
 
     def a_flipped_bit_is_read_again_and_many_are_a_lie(self) -> None:
-        for _ in range(10):
-            self.bus.set("0x68", "corrupt=1")
+        # The lab flips a bit of the last byte that is read. In the gauge's version that is a lie, whatever it measures.
+        for _ in range(5):
+            self.bus.set("0x36", "corrupt=1")
             self.bus.set("0x40", "corrupt=1")
             time.sleep(0.7)
             status = self.device.status()["devices"]
-            assert (status["clock"]["state"], status["supply"]["values"]["volts"]) == ("ok", 5.1), status
-        self.bus.set("0x68", "corrupt=1000000")
-        self.expect(clock="not there")
-        assert "always 0" in self.face("clock")["reason"]
-        self.bus.set("0x68", "corrupt=0")
+            assert (status["battery"]["state"], status["supply"]["values"]["volts"]) == ("ok", 5.1), status
+        self.bus.set("0x36", "corrupt=1000000")
+        self.expect(battery="not there")
+        assert "version" in self.face("battery")["reason"]
+        self.bus.set("0x36", "corrupt=0")
         self.expect()
 
     def on_a_low_battery_sending_waits_and_goes_on_when_it_is_charged(self) -> None:
@@ -173,7 +174,8 @@ class Chips:
         self.expect()
 
     def in_1970_only_the_clock_chip_knows_the_time(self) -> None:
-        self.guest.run("systemctl stop syncagent; date -u -s '1970-01-01 00:01' > /dev/null")
+        # The second day: the kernel takes no time that is less than it has been up.
+        self.guest.run("systemctl stop syncagent; date -u -s 1970-01-02 > /dev/null")
         self.device.write("in-1970.jpg")
         before = len(self.device.store.requests())
         self.guest.run("systemctl start syncagent")

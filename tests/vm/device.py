@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import tempfile
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,7 +76,7 @@ class Device:
         said: list[str] = []
 
         def answers() -> bool:
-            done = self.guest.run(f'python3 -c "{ASK}"', check=False)
+            done = self.guest.run(f"python3 -c {shlex.quote(ASK)}", check=False)
             said[:] = [done.stdout]
             return done.returncode == 0 and done.stdout.startswith("{")
 
