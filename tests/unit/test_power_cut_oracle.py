@@ -75,3 +75,10 @@ def test_what_the_bucket_lacks_is_seen() -> None:
     assert look(objects={}) == ["lost", "confirmed"]
     assert look(objects={**OBJECTS, PREFIX + SENT: "half"}) == ["lost", "wrong", "confirmed"]
     assert look(objects={**OBJECTS, PREFIX + "stranger.jpg": "any"}) == ["wrong"]
+
+
+def test_what_others_had_sent_before_is_to_stay_as_it_was() -> None:
+    objects = {**OBJECTS, PREFIX + "0.jpg": "theirs"}
+    for known, count in (("theirs", 0), ("other", 1)):
+        scene = Scene(objects, [SENT, KEPT], frozenset({IMAGE}), {PREFIX + "0.jpg": known})
+        assert len(breaches(SURVEY, scene)) == count

@@ -87,6 +87,7 @@ class Scene:
     objects: Mapping[str, str]
     acked: Iterable[str]
     images: frozenset[str]  # SHA-256
+    others: Mapping[str, str] = field(default_factory=dict)  # key -> SHA-256 of what others had sent before
 
 
 def breaches(survey: Mapping[str, Any], scene: Scene) -> list[str]:
@@ -100,7 +101,9 @@ def breaches(survey: Mapping[str, Any], scene: Scene) -> list[str]:
     found += [
         f"wrong: {key} has bytes that nobody wrote under that name"
         for key, sha256 in scene.objects.items()
-        if key.startswith(PREFIX) and not is_own(key) and sha256 != digest_of(key.removeprefix(PREFIX))
+        if key.startswith(PREFIX)
+        and not is_own(key)
+        and sha256 != (scene.others.get(key) or digest_of(key.removeprefix(PREFIX)))
     ]
     journal = survey["journal"]
     if journal["integrity"] != "ok":
@@ -138,6 +141,7 @@ class Cuts:
     images: set[str] = field(default_factory=set)
     found: list[str] = field(default_factory=list)
     _newest: str = ""
+    _others: dict[str, str] = field(default_factory=dict)
     _digests: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,6 +163,7 @@ class Cuts:
         if self.how == "boot":
             self.guest.run(f"mount -o remount,{GUESSLESS} /")
         self.guest.run("systemctl disable --now syncagent")
+        self._others = self._objects()
         for file in ("workload.py", "unsynced.py"):
             self.guest.push(os.path.join(HERE, file), f"/usr/local/lib/{file}")
         configs = "/etc/syncagent/configs"
@@ -234,7 +239,8 @@ class Cuts:
 
     def look(self) -> tuple[dict[str, Any], list[str]]:
         survey = json.loads(self.guest.says(f"python3 {WORKLOAD} survey"))
-        return survey, breaches(survey, Scene(self._objects(), sorted(self.acked), frozenset(self.images)))
+        scene = Scene(self._objects(), sorted(self.acked), frozenset(self.images), self._others)
+        return survey, breaches(survey, scene)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
