@@ -56,3 +56,9 @@ def test_every_file_and_target_of_make_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"(?:`| {4})make ([a-z][\w-]*)", text))
     assert len(named) > 5
     assert named <= targets, named - targets
+
+
+def test_the_package_is_named_as_it_is_built() -> None:
+    from syncagent import __version__
+
+    assert set(re.findall(r"syncagent_([\w.]+)_all\.deb", _text("README.md"))) == {__version__}
