@@ -6,6 +6,8 @@ LOCKS := packaging/lock/runtime.txt packaging/lock/dev.txt
 # Most of the tests' time is waiting. A file stays in one process: its servers and its table are shared there.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
+# Packages of Debian's.
+get = { $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y $(1); }
 
 DEB = dist/syncagent_$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncagent/__init__.py)_all.deb
 
@@ -15,7 +17,7 @@ demo: .venv/installed
 	$(BIN)/syncagent demo
 
 test: .venv/installed
-	@command -v strace >/dev/null || { $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y strace; }
+	@command -v strace >/dev/null || $(call get,strace)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -24,7 +26,7 @@ test: .venv/installed
 # Once more on the distribution's own Python with its python3-cryptography and python3-yaml, as on a device.
 DISTRIBUTION = build/distribution
 test-distribution:
-	$(AS_ROOT) apt-get -qq install -y python3 python3-venv python3-cryptography python3-yaml strace
+	$(call get,python3 python3-venv python3-cryptography python3-yaml strace)
 	/usr/bin/python3 -m venv --clear --system-site-packages $(DISTRIBUTION)
 	awk '/^[^ ]/ {skip = /^(cryptography|cffi|pycparser|pyyaml)==/} !skip' $(LOCKS) > $(DISTRIBUTION)/lock.txt
 	$(DISTRIBUTION)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(DISTRIBUTION)/lock.txt
@@ -44,7 +46,7 @@ deb: .venv/installed
 	$(BIN)/python packaging/build_deb.py
 
 lint-deb: deb
-	command -v lintian >/dev/null || { $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y lintian; }
+	command -v lintian >/dev/null || $(call get,lintian)
 	lintian --allow-root --fail-on error $(DEB)
 
 # Needs root and mmdebstrap: the package in a clean Debian, installed with no network.
@@ -79,7 +81,7 @@ clean:
 .venv/locked: $(LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON): Python 3.11 or newer is needed; name it with: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-	  || { $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y python3-venv; } \
+	  || $(call get,python3-venv) \
 	  || { echo "Python's venv module is missing; type: sudo apt-get install python3-venv" >&2; exit 1; }
 	rm -rf .venv
 	$(PYTHON) -m venv .venv

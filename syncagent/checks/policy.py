@@ -6,26 +6,12 @@ tests/integration/test_iam_policy.py compares it with the requests of a run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from syncagent.core.messages import all_addresses
 from syncagent.core.settings import Carrier, Settings
 from syncagent.docks.naming import corner_key
 from syncagent.docks.survey import prefix_of
-
-#: S3's operations, as its documentation names them -> the action that a policy must allow.
-ACTIONS: Mapping[str, str] = {
-    "PutObject": "s3:PutObject",
-    "CreateMultipartUpload": "s3:PutObject",
-    "UploadPart": "s3:PutObject",
-    "CompleteMultipartUpload": "s3:PutObject",
-    "GetObject": "s3:GetObject",
-    "HeadObject": "s3:GetObject",
-    "ListParts": "s3:ListMultipartUploadParts",
-    "AbortMultipartUpload": "s3:AbortMultipartUpload",
-    "ListObjectsV2": "s3:ListBucket",
-}
 
 
 def policy_of(settings: Settings) -> dict[str, Any]:
@@ -79,17 +65,3 @@ def _bucket(carrier: Carrier) -> str:
     region = carrier.region or ""
     partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
     return f"arn:{partition}:s3:::{carrier.bucket_name}"
-
-
-def allows(policy: Mapping[str, Any], action: str, *, bucket: str, key: str = "", prefix: str = "") -> bool:
-    """Whether a policy of this form allows one request; for tests, and for whoever wants to know why one is refused."""
-    resource = f"arn:aws:s3:::{bucket}" + (f"/{key}" if key else "")
-    for statement in policy["Statement"]:
-        wanted = statement.get("Condition", {}).get("StringLike", {}).get("s3:prefix")
-        if (
-            action in statement["Action"]
-            and any(fnmatchcase(resource, pattern) for pattern in statement["Resource"])
-            and (wanted is None or any(fnmatchcase(prefix, pattern) for pattern in wanted))
-        ):
-            return True
-    return False

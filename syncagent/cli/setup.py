@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import string
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from syncagent.edges.configfiles import ENDINGS, load_settings, parse_text
 #: The configuration that the service reads: only for this one is the service started.
 SERVICE_CONFIG = "/etc/syncagent/configs"
 DROP_IN = "/etc/systemd/system/syncagent.service.d/data.conf"
-_PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
+#: Of a key that YAML needs no quotes for.
+_BARE = set(string.ascii_letters + "_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,7 @@ def _put(
 def _as_yaml(content: Mapping[str, Any]) -> str:
     """One key per line; groups in JSON, which is YAML."""
     return "".join(
-        f"{name if set(name) <= _PLAIN else json.dumps(name)}: {json.dumps(value)}\n" for name, value in content.items()
+        f"{name if set(name) <= _BARE else json.dumps(name)}: {json.dumps(value)}\n" for name, value in content.items()
     )
 
 
@@ -266,13 +268,19 @@ def _make_data(context: Context, path: str, answers: Answers, *, user: str | Non
         if _is_the_services(context) and machine.is_systemd_running():
             os.makedirs(os.path.dirname(DROP_IN), exist_ok=True)
             # "-": the service starts without the disk, and finds it when it comes.
-            text = f"# Written by `syncagent setup --data-dir`.\n[Service]\nReadWritePaths=-{target}\n"
+            word = _as_unit_word(f"-{target}")
+            text = f"# Written by `syncagent setup --data-dir`.\n[Service]\nReadWritePaths={word}\n"
             files.write_whole(os.path.dirname(DROP_IN), os.path.basename(DROP_IN), text.encode())
             machine.systemctl("daemon-reload")
     for directory in (data, os.path.join(data, path)):
         if not os.path.isdir(directory):
             os.makedirs(directory)
             _give_shared(directory, user)
+
+
+def _as_unit_word(text: str) -> str:
+    """One word of a list in a unit file, see systemd.syntax(7) and "Specifiers" of systemd.unit(5)."""
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%") + '"'
 
 
 def _give_shared(directory: str, user: str | None) -> None:

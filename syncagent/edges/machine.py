@@ -119,7 +119,10 @@ def service_user() -> str | None:
 
 
 def as_user(user: str | None, act: Callable[[], Any]) -> Any:
-    """What `act` returns (as JSON can say it) when that user does it, in a process of its own; None: as ourselves."""
+    """What `act` returns (as JSON can say it) when `user` does it, in a process of its own.
+
+    None when it fails there. Without a user, as ourselves and here.
+    """
     if user is None:
         return act()
     entry = pwd.getpwnam(user)

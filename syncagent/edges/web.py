@@ -152,6 +152,7 @@ class _Place:
     is_answered: bool = False
 
     def gives_way_in_s(self, now: float) -> float:
+        """After how many seconds a newcomer may have it; 0 or less when it may now."""
         return self.since + (ANSWERED_S if self.is_answered else ASKING_S) - now
 
 
@@ -221,6 +222,7 @@ class _Server(ThreadingHTTPServer):
         logger.debug("visitor lost", exc_info=True)
 
     def end(self, wait_s: float) -> None:
+        """Let nobody in any more, and hang up on who is not answered within so many seconds."""
         self._is_ended.set()
         _hang_up(self.socket)  # shutdown wakes the accept in the other thread; close alone does not
         until = time.monotonic() + wait_s

@@ -13,7 +13,6 @@ import random
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +20,10 @@ from collections import Counter
 from xml.etree import ElementTree
 
 from tests.arm.foreign import DEPENDENCIES, PLATFORMS, TREE, bring_tests, foreign
+from tests.packaging.building import ROOT, build
 from tests.packaging.chroot import Chroot
 from tests.servers import ACCESS_KEY, SECRET_KEY, VerifyingS3
-from tests.vm.lab import ROOT, LabMissing, lab_dir
+from tests.vm.lab import LabMissing, lab_dir
 
 SUITE = "tests/unit tests/property tests/test_architecture.py"
 LOGS = os.path.join(ROOT, "build", "arm")
@@ -59,17 +59,9 @@ setpriv --reuid syncagent --regid syncagent --init-groups syncagent run --once
 """
 
 
-def told(root: Chroot, script: str, *, offline: bool = True, timeout_s: float = 1800) -> str:
-    """What a script says that must succeed."""
-    done = root.run(script, offline=offline, timeout_s=timeout_s)
-    if done.returncode != 0:
-        raise AssertionError(f"{script}\n{done.returncode}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
-    return done.stdout
-
-
 def install(root: Chroot, package: str) -> None:
     root.bring(package, "/root/syncagent.deb")
-    told(root, "dpkg -i /root/syncagent.deb; syncagent --version; dpkg --audit")
+    root.told("dpkg -i /root/syncagent.deb; syncagent --version; dpkg --audit")
 
 
 def send_once(root: Chroot) -> str:
@@ -82,7 +74,7 @@ def send_once(root: Chroot) -> str:
             file.write(content)
     with VerifyingS3("bucket") as store:
         script = ONCE.format(endpoint=store.endpoint_url, access=ACCESS_KEY, secret=SECRET_KEY)
-        told(root, script, offline=False)
+        root.told(script, offline=False)
         objects = store.objects()
         parts = len(store.requests(operation="UploadPart"))
     expected = {f"camera/arm/{name}": content for name, content in files.items()}
@@ -94,7 +86,7 @@ def send_once(root: Chroot) -> str:
 
 def run_suite(root: Chroot, arch: str, more: list[str]) -> tuple[str, bool]:
     """The unit tests: what became of them, and whether all is well."""
-    python = told(root, "python3 -c 'import sys; print(*sys.version_info[:2], sep=\".\")'").strip()
+    python = root.told("python3 -c 'import sys; print(*sys.version_info[:2], sep=\".\")'").strip()
     bring_tests(root, arch, python)
     path = f"{TREE}:{DEPENDENCIES}:/usr/lib/syncagent"
     script = f"""
@@ -141,20 +133,13 @@ def prove(arch: str, package: str, more: list[str]) -> bool:
         begun = time.monotonic()
         install(root, package)
         say(begun, "installed:    dpkg -i, no network")
-        print(told(root, DESCRIBED), end="", flush=True)
+        print(root.told(DESCRIBED), end="", flush=True)
         begun = time.monotonic()
         say(begun, f"run --once:   {send_once(root)}, byte for byte")
         begun = time.monotonic()
         text, is_well = run_suite(root, arch, more)
         say(begun, f"unit tests:   {text}")
     return is_well
-
-
-def built(folder: str) -> str:
-    """The package of this tree."""
-    command = [sys.executable, os.path.join(ROOT, "packaging/build_deb.py"), "--output", folder]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return next(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".deb"))
 
 
 def main() -> int:
@@ -164,7 +149,7 @@ def main() -> int:
     try:
         lab_dir("build-image", target="test-arm")
         with tempfile.TemporaryDirectory() as folder:
-            package = built(folder)
+            package = build(folder)
             results = [prove(arch, package, more) for arch in chosen.arch or PLATFORMS]
     except LabMissing as error:
         print(error, file=sys.stderr)

@@ -10,8 +10,9 @@ import re
 import subprocess
 import sys
 
+from tests.packaging.building import ROOT
 from tests.packaging.chroot import Chroot
-from tests.vm.lab import ROOT, lab_dir
+from tests.vm.lab import lab_dir
 
 #: What the package depends on and the tests import, where it is compiled: the distribution's, as on a device.
 PACKAGES = ("python3-cryptography", "python3-yaml", "python3-pil", "python3-markupsafe", "adduser")

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from syncagent.checks.policy import allows
 from tests.agent import Agent, sent
 from tests.integration.test_agent_power import BATTERY, Field
 from tests.integration.test_agent_power import bus as bus  # a fixture
+from tests.policies import allows
 from tests.servers import Fault, VerifyingS3, free_port, wait_until
 
 KEY = "camera/field-7/.syncagent/status.json"

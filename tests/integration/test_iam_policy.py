@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from syncagent.checks.policy import ACTIONS, allows
 from tests.agent import Agent
+from tests.policies import ACTIONS, allows
 from tests.servers import Fault, VerifyingS3, wait_until
 
 MIB = 1024 * 1024

@@ -28,7 +28,6 @@ from tests.fakes import FakeClock
 from tests.servers import program
 
 STORES = {"a": "s3 one", "b": "s3 one", "c": "s3 two"}
-SETTLED = dict.fromkeys(State, 0)
 PATH = "generated_data/x.jpg"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from syncagent.cli.setup import _as_unit_word
 from tests.agent import Agent, environment
 from tests.servers import ACCESS_KEY, SECRET_KEY, VerifyingS3
 
@@ -92,6 +93,10 @@ def test_data_may_lie_on_another_disk_but_nothing_is_moved(agent: Agent, tmp_pat
     assert agent.cli("setup", *options).returncode == 0
     assert os.path.realpath(agent.data_dir) == f"{disk}/camera"
     assert agent.cli("setup", *options).returncode == 0  # again is no different
+
+
+def test_a_directory_of_any_name_is_one_word_of_the_unit() -> None:
+    assert _as_unit_word('-/mnt/usb disk/50% "a') == '"-/mnt/usb disk/50%% \\"a"'
 
 
 def test_on_a_terminal_it_asks_and_does_not_show_the_secret(agent: Agent, store: VerifyingS3) -> None:

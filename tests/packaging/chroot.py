@@ -77,3 +77,10 @@ class Chroot:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=timeout_s, env=environment, stdin=subprocess.DEVNULL
         )
+
+    def told(self, script: str, *, offline: bool = True, timeout_s: float = 1800) -> str:
+        """What a script says that must succeed; where the processor is emulated, it takes its time."""
+        done = self.run(script, offline=offline, timeout_s=timeout_s)
+        if done.returncode != 0:
+            raise AssertionError(f"{script}\n{done.returncode}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
+        return done.stdout

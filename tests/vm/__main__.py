@@ -8,30 +8,24 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 
+from tests.packaging.building import build
 from tests.servers import VerifyingS3
 from tests.vm.chips import Chips, I2cBus
 from tests.vm.device import Device
-from tests.vm.lab import ROOT, Guest, LabMissing, lab_dir
+from tests.vm.lab import Guest, LabMissing, lab_dir
 from tests.vm.life import Life
 from tests.vm.power import Cuts, cut
 
 
 def built(folder: str, *versions: str) -> list[str]:
     """The package of this tree, and newer ones."""
-    found = []
-    for version in ("", *versions):
-        output = os.path.join(folder, version or "this")
-        options = ["--output", output, *(("--version", version) if version else ())]
-        command = [sys.executable, os.path.join(ROOT, "packaging/build_deb.py"), *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        found += [os.path.join(output, name) for name in os.listdir(output) if name.endswith(".deb")]
-    return found
+    package = build(os.path.join(folder, "this"))
+    return [package, *(build(os.path.join(folder, version), "--version", version) for version in versions)]
 
 
 def walk(guest: Guest, steps: Sequence[Callable[[], None]]) -> None:

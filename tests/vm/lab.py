@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from tests.packaging.building import ROOT
+
 PACKAGES = ("python3-cryptography", "python3-yaml", "adduser")
 WAIT_S = 240.0
 

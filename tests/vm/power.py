@@ -27,7 +27,6 @@ from tests.vm.workload import content_of
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PREFIX = f"camera/{SYSTEM_ID}/"
-IMAGES = "firmware_images/"
 WORKLOAD = "/usr/local/lib/workload.py"
 UNSYNCED = "/usr/local/lib/unsynced.py"
 READY = "ready"

@@ -7,9 +7,10 @@ there without a script.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from syncagent.core.model import OWED
 from syncagent.core.page.assets import SCRIPT, STYLE
 from syncagent.core.page.markup import Child, Html, join, tag
 from syncagent.core.page.plot import plot, unsent, wire_rate
@@ -45,7 +46,7 @@ class View:
     span: str = "hour"
     span_s: float = 3600.0
     step_s: float = 10.0
-    spans: Sequence[str] = field(default=("hour", "day"))
+    spans: Sequence[str] = ("hour", "day")
 
 
 def render(view: View) -> str:
@@ -122,7 +123,7 @@ def _headline(status: Mapping[str, Any]) -> Html:
 
 
 def _tiles(status: Mapping[str, Any]) -> Html:
-    owed = [status["queue"][state] for state in ("settling", "ready", "sending", "waiting")]
+    owed = [status["queue"][state] for state in OWED]
     files = sum(entry["files"] for entry in owed)
     rates, wire = status["rates"], status["wire"]
     oldest = status["oldest_unsent_s"]
@@ -300,12 +301,11 @@ def _table(heads: Sequence[str], rows: Sequence[Html]) -> Html:
 
 
 def _addresses(addresses: Mapping[str, Mapping[str, Any]]) -> Html:
-    owed = ("settling", "ready", "sending", "waiting")
     rows = [
         tag(
             "tr",
             tag("td", name),
-            tag("td", _count(sum(told["queue"][state]["files"] for state in owed)), class_="number"),
+            tag("td", _count(sum(told["queue"][state]["files"] for state in OWED)), class_="number"),
             tag("td", age_words(told["oldest_unsent_s"]), class_="number"),
         )
         for name, told in addresses.items()
