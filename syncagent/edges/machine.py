@@ -20,6 +20,8 @@ from typing import Any
 SERVICE_USER = "syncagent"
 UNIT = "syncagent.service"
 SYSTEMCTL_TIMEOUT_S = 20.0
+#: Starting ends only when the agent is ready: TimeoutStartSec and TimeoutStopSec of the unit, and a little.
+START_TIMEOUT_S = 330.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +207,14 @@ def unit_properties(*names: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
 
 
-def systemctl(*words: str) -> subprocess.CompletedProcess[str] | None:
+def systemctl(*words: str, timeout_s: float = SYSTEMCTL_TIMEOUT_S) -> subprocess.CompletedProcess[str] | None:
     """One call of systemctl; None where there is none, or it does not end."""
     program = shutil.which("systemctl")
     if program is None or not is_systemd_running():
         return None
     try:
         return subprocess.run(  # noqa: S603 - a fixed program with our own words
-            [program, *words], capture_output=True, text=True, timeout=SYSTEMCTL_TIMEOUT_S, check=False
+            [program, *words], capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
