@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from syncagent import __version__
@@ -71,13 +72,19 @@ def _check_directories(
         if found is None:
             yield Finding(name, Verdict.WARNING, f"nobody could look into {root} as {group}")
             continue
-        fix = f"sudo chgrp -R {user or '$(id -gn)'} {root}; sudo chmod -R g+rwX {root}"
+        # Without "t", in which only a file's owner may delete it.
+        fix = f"sudo chgrp -R {user or '$(id -gn)'} {quote(root)}; sudo chmod -R g+rwX,-t {quote(root)}"
         if found.unreadable:
             problems += 1
             yield Finding(name, Verdict.FAILED, f"{group} cannot read in {root}: {_some(found.unreadable)}", fix)
         if found.no_delete and deletes:
             problems += 1
             yield Finding(name, Verdict.FAILED, f"{group} cannot delete in {root}: {_some(found.no_delete)}", fix)
+    state = directories.state_dir
+    if barred := machine.unwritable(state, user=user):
+        problems += 1
+        what = f"{group} cannot write in {state}: {_some(barred)}"
+        yield Finding(name, Verdict.FAILED, what, f"sudo chown -R {user or '$USER'} {quote(state)}")
     if not problems:
         rights = "read and delete" if deletes else "read"
         yield Finding(name, Verdict.OK, f"{group} can {rights} in {_some(roots)}")

@@ -15,6 +15,7 @@ from syncagent.cli.context import Context, print_json
 from syncagent.core.errors import ConfigError, SyncagentError
 from syncagent.core.messages import all_addresses
 from syncagent.core.settings import Carrier, Settings
+from syncagent.core.words import shown
 from syncagent.docks.survey import prefix_of
 from syncagent.edges.clock import Clock
 from syncagent.edges.configfiles import load_settings
@@ -64,7 +65,8 @@ def report(findings: Iterator[Finding]) -> bool:
     for finding in findings:
         is_well = is_well and finding.verdict is not Verdict.FAILED
         remedy = f" -- {finding.remedy}" if finding.remedy else ""
-        click.echo(f"{_MARKS[finding.verdict]}  {finding.check}: {finding.what}{remedy}")
+        # A file's name, or a store's answer, may hold line breaks and worse.
+        click.echo(f"{_MARKS[finding.verdict]}  {shown(f'{finding.check}: {finding.what}{remedy}')}")
     return is_well
 
 

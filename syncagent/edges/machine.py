@@ -151,6 +151,21 @@ def access(top: str, *, user: str | None = None, most: int = 5) -> Access | None
     return Access(int(found[0]), tuple(found[1]), tuple(found[2]))
 
 
+def unwritable(top: str, *, user: str | None = None) -> list[str]:
+    """What of a directory, itself as ".", `user` cannot write, as after a run as root; none where it is not there."""
+    return list(as_user(user, lambda: _unwritable(top)) or ())
+
+
+def _unwritable(top: str) -> list[str]:
+    try:
+        names = sorted(os.listdir(top))
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return ["."]
+    return [name for name in (".", *names) if not os.access(os.path.join(top, name), os.W_OK)]
+
+
 def _access(top: str, most: int) -> tuple[int, list[str], list[str]]:
     count, unreadable, no_delete = 0, [], []
     for path, names in _walk(top):
