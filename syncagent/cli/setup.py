@@ -294,6 +294,11 @@ def _make_data(context: Context, settings: Settings, answers: Answers) -> None:
     data = os.path.join(context.base_dir, GENERATED)
     if answers.data_dir is not None and os.path.realpath(answers.data_dir) != os.path.realpath(data):
         _link_data(context, data, os.path.abspath(answers.data_dir))
+    if os.path.islink(data) and _is_the_services(context):
+        folder, name = os.path.split(DROP_IN)
+        os.makedirs(folder, exist_ok=True)
+        files.write_whole(folder, name, drop_in_for(os.readlink(data)).encode())
+        machine.systemctl("daemon-reload")
     directories = [data]
     paths = [address.carrier.path for address in settings.addresses if address.carrier.name == CARRIER]
     if paths:
@@ -320,10 +325,6 @@ def _link_data(context: Context, data: str, target: str) -> None:
         os.unlink(data)
     os.makedirs(context.base_dir, exist_ok=True)
     os.symlink(target, data)
-    if _is_the_services(context):
-        os.makedirs(os.path.dirname(DROP_IN), exist_ok=True)
-        files.write_whole(os.path.dirname(DROP_IN), os.path.basename(DROP_IN), drop_in_for(target).encode())
-        machine.systemctl("daemon-reload")
 
 
 def drop_in_for(target: str) -> str:

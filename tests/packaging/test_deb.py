@@ -130,11 +130,28 @@ def test_it_installs_without_a_network_and_makes_what_it_needs(debian: Chroot) -
         "generated_data 2775 syncagent syncagent",
         "generated_data/camera 2775 syncagent syncagent",
     ]
+    assert "i2c" in told(debian, "id -nG syncagent").split()
     assert told(debian, "dpkg -V syncagent; dpkg --audit") == ""
     for path in ("/usr/share/man/man1/syncagent.1.gz", "/usr/share/bash-completion/completions/syncagent"):
         assert os.path.exists(debian.path(path))
     conffiles = told(debian, "dpkg-query -W -f '${Conffiles}' syncagent")
     assert "/etc/syncagent/configs/carriers/bucket.yaml" in conffiles
+
+
+def test_a_disk_for_the_data_is_writable_in_the_sandbox_also_after_a_purge(debian: Chroot) -> None:
+    options = "--bucket b --endpoint-url http://127.0.0.1:1 --no-check"
+    script = f"""
+cp -a /etc/syncagent/configs /root/configs
+syncagent setup {options} --data-dir "/mnt/usb disk"
+cat /etc/systemd/system/syncagent.service.d/data.conf
+rm -r /etc/systemd/system/syncagent.service.d
+syncagent setup {options}
+cat /etc/systemd/system/syncagent.service.d/data.conf
+rm -r /etc/syncagent/configs /var/lib/syncagent/generated_data
+mv /root/configs /etc/syncagent/configs
+dpkg-reconfigure syncagent
+"""
+    assert told(debian, script).splitlines().count('ReadWritePaths="-/mnt/usb disk"') == 2
 
 
 def test_before_it_was_set_up_it_says_what_to_do(debian: Chroot) -> None:
