@@ -233,13 +233,16 @@ find /var/lib/syncagent/state ! -user syncagent
     assert "/var/lib/syncagent/state/" not in done.stdout.splitlines()[-1]
 
 
-def test_removed_it_leaves_configuration_and_purged_nothing_but_the_data(package: str) -> None:
-    with Chroot("bookworm") as root:
+@pytest.mark.parametrize("release", ["bookworm", "trixie"])
+def test_removed_it_leaves_configuration_and_purged_nothing_but_the_data(package: str, release: str) -> None:
+    with Chroot(release) as root:
         root.bring(package, "/root/syncagent.deb")
         told(root, "dpkg -i /root/syncagent.deb; syncagent --version")
         told(root, "echo picture > /var/lib/syncagent/generated_data/camera/a.jpg; touch /var/lib/syncagent/state/x")
         told(root, "mkdir -p /etc/credstore; echo A > /etc/credstore/syncagent.access_key_id")
-        told(root, "dpkg -r syncagent")
+        told(root, "systemctl enable syncagent")  # as `setup` does where systemd runs
+        removing = root.run("dpkg -r syncagent")
+        assert (removing.returncode, removing.stderr) == (0, "")
         assert os.path.exists(root.path("/etc/syncagent/configs/carriers/bucket.yaml"))
         assert os.path.exists(root.path("/var/lib/syncagent/state/x"))
         assert not os.path.exists(root.path("/usr/lib/syncagent"))
