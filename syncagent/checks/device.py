@@ -60,6 +60,7 @@ def _check_directories(
 ) -> Iterator[Finding]:
     name = "directories"
     deletes = any(_deletes(address.carrier.retention) for address in settings.addresses)
+    gathers = any(address.duration not in ("on_message", "as_needed") for address in settings.addresses)
     group = user or "the agent"
     problems = 0
     for directory in (directories.base_dir, directories.data_dir):
@@ -67,7 +68,15 @@ def _check_directories(
             problems += 1
             what = f"{directory} is not there" + (", but a link to it is" if os.path.islink(directory) else "")
             yield Finding(name, Verdict.FAILED, what, "mount its disk, or make it")
-    for root in (root for root in roots if os.path.isdir(root)):
+    for root in roots:
+        if not os.path.isdir(root):
+            if not gathers:
+                continue  # whoever posts a message says where its file is
+            problems += 1
+            owner = f"-o {user} -g {user} " if user else ""
+            make = f"mount its disk, or make it: sudo install -d -m 2775 {owner}{quote(root)}"
+            yield Finding(name, Verdict.WARNING, f"{root} is not there, so that nothing is sent from it", make)
+            continue
         found = machine.access(root, user=user)
         if found is None:
             yield Finding(name, Verdict.WARNING, f"nobody could look into {root} as {group}")

@@ -142,6 +142,14 @@ def test_a_data_directory_that_is_away_is_found(places: Directories, device: Dev
     assert "a link to it is" in found.what
 
 
+def test_a_watched_directory_that_is_away_is_not_called_readable(places: Directories, device: Device) -> None:
+    os.rmdir(os.path.join(places.data_dir, "camera"))
+    (found,) = check("directories", places, device)
+    assert found.verdict is Verdict.WARNING
+    assert "camera is not there" in found.what
+    assert "install -d" in found.remedy
+
+
 @needs_root
 def test_what_the_services_user_cannot_read_or_delete_in_is_found_by_root(
     device: Device,
