@@ -134,6 +134,8 @@ def test_it_installs_without_a_network_and_makes_what_it_needs(debian: Chroot) -
     assert told(debian, "dpkg -V syncagent; dpkg --audit") == ""
     for path in ("/usr/share/man/man1/syncagent.1.gz", "/usr/share/bash-completion/completions/syncagent"):
         assert os.path.exists(debian.path(path))
+    manual = told(debian, "zcat /usr/share/man/man1/syncagent.1.gz")
+    assert ".B SYNCAGENT_CONFIG_DIR\n/etc/syncagent/configs\n" in manual, "not the default of a source tree"
     conffiles = told(debian, "dpkg-query -W -f '${Conffiles}' syncagent")
     assert "/etc/syncagent/configs/carriers/bucket.yaml" in conffiles
 
