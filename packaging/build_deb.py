@@ -236,7 +236,7 @@ def add_system_files(
     write(os.path.join(staging, "usr/share/bash-completion/completions/syncagent"), bash_completion())
 
     copy("syncagent.wrapper", os.path.join(staging, "usr/bin/syncagent"), mode=0o755)
-    copy("syncagent.service", os.path.join(staging, "lib/systemd/system/syncagent.service"))
+    copy("syncagent.service", os.path.join(staging, "usr/lib/systemd/system/syncagent.service"))
     copy("maintainer/rtupdate", os.path.join(staging, "usr/share/python3/runtime.d/syncagent.rtupdate"), mode=0o755)
     configs = os.path.join(PACKAGING, "configs")
     target = os.path.join(staging, "etc/syncagent/configs")

@@ -38,6 +38,14 @@ def manual_page(version: str, moment: int) -> str:
         assert command is not None
         lines += _verb(f"syncagent {name}", command, context)
     lines += [
+        ".SH ENVIRONMENT",
+        *_paragraphs("Where they are not set, this command sets:"),
+        *_items(
+            {
+                "SYNCAGENT_CONFIG_DIR": "/etc/syncagent/configs",
+                "SYNCAGENT_BASE_DIR": "/var/lib/syncagent",
+            }
+        ),
         ".SH EXIT STATUS",
         *_items(
             {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from syncagent import __version__
@@ -59,6 +60,7 @@ def _check_directories(
 ) -> Iterator[Finding]:
     name = "directories"
     deletes = any(_deletes(address.carrier.retention) for address in settings.addresses)
+    gathers = any(address.duration not in ("on_message", "as_needed") for address in settings.addresses)
     group = user or "the agent"
     problems = 0
     for directory in (directories.base_dir, directories.data_dir):
@@ -66,18 +68,32 @@ def _check_directories(
             problems += 1
             what = f"{directory} is not there" + (", but a link to it is" if os.path.islink(directory) else "")
             yield Finding(name, Verdict.FAILED, what, "mount its disk, or make it")
-    for root in (root for root in roots if os.path.isdir(root)):
+    for root in roots:
+        if not os.path.isdir(root):
+            if not gathers:
+                continue  # whoever posts a message says where its file is
+            problems += 1
+            owner = f"-o {user} -g {user} " if user else ""
+            make = f"mount its disk, or make it: sudo install -d -m 2775 {owner}{quote(root)}"
+            yield Finding(name, Verdict.WARNING, f"{root} is not there, so that nothing is sent from it", make)
+            continue
         found = machine.access(root, user=user)
         if found is None:
             yield Finding(name, Verdict.WARNING, f"nobody could look into {root} as {group}")
             continue
-        fix = f"sudo chgrp -R {user or '$(id -gn)'} {root}; sudo chmod -R g+rwX {root}"
+        # Without "t", in which only a file's owner may delete it.
+        fix = f"sudo chgrp -R {user or '$(id -gn)'} {quote(root)}; sudo chmod -R g+rwX,-t {quote(root)}"
         if found.unreadable:
             problems += 1
             yield Finding(name, Verdict.FAILED, f"{group} cannot read in {root}: {_some(found.unreadable)}", fix)
         if found.no_delete and deletes:
             problems += 1
             yield Finding(name, Verdict.FAILED, f"{group} cannot delete in {root}: {_some(found.no_delete)}", fix)
+    state = directories.state_dir
+    if barred := machine.unwritable(state, user=user):
+        problems += 1
+        what = f"{group} cannot write in {state}: {_some(barred)}"
+        yield Finding(name, Verdict.FAILED, what, f"sudo chown -R {user or '$USER'} {quote(state)}")
     if not problems:
         rights = "read and delete" if deletes else "read"
         yield Finding(name, Verdict.OK, f"{group} can {rights} in {_some(roots)}")

@@ -56,9 +56,10 @@ def check_store(
     prefix: str,
     *,
     writes: bool,
+    sends: bool = True,
     resolve: Callable[[str], str] = machine.resolve,
 ) -> Iterator[Finding]:
-    """Every check, as far as the ones before let it make sense."""
+    """Every check, as far as the ones before let it make sense. `sends`: whether anything goes to it, or only comes."""
     name = carrier.name
     host = host_of(carrier)
     why = resolve(host)
@@ -82,6 +83,8 @@ def check_store(
         yield _of_answer(f"{name}: answer", listed)
         return
     yield Finding(f"{name}: answer", Verdict.OK, f"the key is known, and the bucket {carrier.bucket_name} is there")
+    if not sends:
+        return  # its policy allows neither to list nor to write
     yield _right(carrier, "list", "s3:ListBucket", listed, is_needed=False)
     if writes:
         yield from _check_writing(carrier, store, key)

@@ -38,10 +38,11 @@ def examine(context: Context, *, writes: bool) -> Iterator[Finding]:
     for warning in settings.warnings:
         yield Finding("configuration", Verdict.WARNING, warning)
     yield from check_device(settings, context.directories, running=ask(context.state_dir, "status"))
+    senders = {address.carrier.name for address in all_addresses(settings)}
     for carrier, prefix in _carriers(settings).values():
         store = open_store(carrier, Clock())
         try:
-            yield from check_store(carrier, store, prefix, writes=writes)
+            yield from check_store(carrier, store, prefix, writes=writes, sends=carrier.name in senders)
         except SyncagentError as error:  # what no check expects is an answer, too
             yield Finding(carrier.name, Verdict.FAILED, str(error), "please report this")
         finally:

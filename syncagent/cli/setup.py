@@ -17,6 +17,7 @@ from syncagent.cli.context import Context, fail, say
 from syncagent.cli.doctor import examine, report
 from syncagent.core.errors import EXIT_CONFIG, ConfigError
 from syncagent.core.places import GENERATED
+from syncagent.core.settings import Settings
 from syncagent.core.tree import Node, TextError
 from syncagent.edges import accounts, credentials, files, machine
 from syncagent.edges.configfiles import ENDINGS, load_settings, parse_text
@@ -24,6 +25,10 @@ from syncagent.edges.configfiles import ENDINGS, load_settings, parse_text
 #: The configuration that the service reads: only for this one is the service started.
 SERVICE_CONFIG = "/etc/syncagent/configs"
 DROP_IN = "/etc/systemd/system/syncagent.service.d/data.conf"
+#: The carrier's name.
+CARRIER = "bucket"
+#: What ProtectHome= hides.
+_HOMES = ("/home/", "/root/", "/run/user/")
 #: Of a key that YAML needs no quotes for.
 _BARE = set(string.ascii_letters + "_")
 
@@ -74,18 +79,18 @@ def setup(context: Context, /, check: bool, start: bool, **given: Any) -> None:
 
     Asks for what was not given, on a terminal. Run it again to change something: what is not named stays as it is.
     """
-    existing = _existing(context.config_dir)
+    existing = _existing(_file_of(context.config_dir, "carriers", CARRIER))
     answers = _ask(existing, given) if sys.stdin.isatty() else _take(existing, given)
     try:
-        _write(context, existing, answers)
+        os.makedirs(context.config_dir, exist_ok=True)
+        plan = _plan(context, existing, answers)
+        settings = _settings_of(context, plan)
+        _write(context, plan)
+        _make_data(context, settings, answers)
     except OSError as error:
-        fail(f"{error.filename or context.config_dir}: {files.words(error)}; run it as root: sudo syncagent setup")
-    try:
-        settings = load_settings(context.config_dir, identity=identity_of(context.directories))
-    except ConfigError as error:
-        for problem in error.problems:
-            say(str(problem))
-        sys.exit(EXIT_CONFIG)
+        hint = "" if accounts.is_root() else "; run it as root: sudo syncagent setup"
+        fail(f"{error.filename or context.config_dir}: {files.words(error)}{hint}")
+    _add_writers(context, answers)
     say(f"written to {context.config_dir}; this device is {settings.system.id}")
     is_well = report(examine(context, writes=True)) if check else True
     if start:
@@ -96,9 +101,8 @@ def setup(context: Context, /, check: bool, start: bool, **given: Any) -> None:
 # -- what is asked ----------------------------------------------------------------------------------------------------
 
 
-def _existing(config_dir: str) -> dict[str, Any]:
-    """The carrier's file as it is."""
-    path = _file_of(config_dir, "carriers", "bucket")
+def _existing(path: str) -> dict[str, Any]:
+    """An object's file as it is."""
     try:
         with open(path, "rb") as file:
             found = _plain(parse_text(file.read(), path))
@@ -172,37 +176,82 @@ def _ask(existing: Mapping[str, Any], given: Mapping[str, Any]) -> Answers:
 # -- what is written --------------------------------------------------------------------------------------------------
 
 
-def _write(context: Context, existing: Mapping[str, Any], answers: Answers) -> None:
-    user = machine.SERVICE_USER if accounts.is_root() and accounts.has_user(machine.SERVICE_USER) else None
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be written: files with their text and mode, and keys that go into the credential store."""
+
+    texts: Mapping[str, tuple[str, int]]
+    keys: tuple[str, str] | None
+
+
+def _plan(context: Context, existing: Mapping[str, Any], answers: Answers) -> _Plan:
     carrier: dict[str, Any] = {"source": "s3", "system_id": "$system_id", **existing, "bucket_name": answers.bucket}
     # An empty answer to a question that showed the old value means: as it was.
-    for name in ("endpoint_url", "region", "path"):
+    for name in ("endpoint_url", "region"):
         if (said := getattr(answers, name)) is not None:
-            carrier[name] = said
+            carrier[name] = said or None
+    if answers.path is not None:
+        carrier["path"] = answers.path
     carrier.setdefault("path", "camera")
     carrier.setdefault("retention", {"min_free_percent": 10, "min_free_inodes_percent": 5})
+    kept: tuple[str, str] | None = None
     if answers.access_key_id and answers.secret_access_key:
-        in_store = answers.keys_in == "credstore" or (
-            answers.keys_in == "auto" and machine.is_systemd_running() and _is_the_services(context)
-        )
         keys = (answers.access_key_id, answers.secret_access_key)
-        if in_store:
-            _keep_in_store(keys)
-        carrier["access_key_id"], carrier["secret_access_key"] = (None, None) if in_store else keys
-    is_secret = bool(carrier.get("secret_access_key"))
-    _put(context, "carriers", "bucket", carrier, user=user, mode=0o600 if is_secret else 0o644)
-    if answers.system_id is not None or not _has_any(context, "system"):
-        _put(context, "system", "system", {"id": answers.system_id or "$hostname"}, user=user)
-    if not _has_any(context, "addresses"):
+        if answers.keys_in == "credstore" or (
+            answers.keys_in == "auto" and machine.is_systemd_running() and _is_the_services(context)
+        ):
+            kept = keys
+        carrier["access_key_id"], carrier["secret_access_key"] = (None, None) if kept else keys
+    texts: dict[str, tuple[str, int]] = {}
+
+    def add(path: str, content: Mapping[str, Any], *, is_secret: bool = False) -> None:
+        texts[path] = (_text_of(path, content), 0o600 if is_secret else 0o644)
+
+    add(_file_of(context.config_dir, "carriers", CARRIER), carrier, is_secret=bool(carrier.get("secret_access_key")))
+    systems = _files_in(context, "system")
+    if answers.system_id is not None or not systems:
+        path = systems[0] if systems else _file_of(context.config_dir, "system", "system")
+        system = {**_existing(path), "id": answers.system_id or "$hostname"}
+        web = system.get("web")
+        add(path, system, is_secret=isinstance(web, dict) and bool(web.get("password")))
+    if not _files_in(context, "addresses"):
         address = {
-            "carrier": "bucket",
+            "carrier": CARRIER,
             "message_type": "image_info",
             "send_or_receive": "send",
             "duration": "on_change",
             "additional_info": {"sub_path": "$system_id"},
         }
-        _put(context, "addresses", "camera", address, user=user)
-    _make_data(context, str(carrier["path"]), answers, user=user)
+        add(_file_of(context.config_dir, "addresses", "camera"), address)
+    return _Plan(texts, kept)
+
+
+def _settings_of(context: Context, plan: _Plan) -> Settings:
+    """What the configuration would be. With a mistake in it nothing is written: a service may run on the old one."""
+    instead = {path: text.encode() for path, (text, _) in plan.texts.items()}
+    try:
+        return load_settings(context.config_dir, identity=identity_of(context.directories), instead=instead)
+    except ConfigError as error:
+        for problem in error.problems:
+            say(str(problem))
+        fail("nothing was written", code=EXIT_CONFIG)
+
+
+def _write(context: Context, plan: _Plan) -> None:
+    """Each file whole or not at all. Secrets are nobody's but the service's from the first moment on."""
+    if plan.keys:
+        _keep_in_store(plan.keys)
+    for path, (text, mode) in plan.texts.items():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        files.write_whole(os.path.dirname(path), os.path.basename(path), text.encode(), mode=0o600)
+        accounts.give(path, user=_service_user(), mode=mode)
+
+
+def _service_user() -> str | None:
+    return machine.SERVICE_USER if accounts.is_root() and accounts.has_user(machine.SERVICE_USER) else None
+
+
+def _add_writers(context: Context, answers: Answers) -> None:
     for writer in answers.writers:
         if not accounts.has_user(writer) or not accounts.add_member(writer, machine.SERVICE_USER):
             say(f"{writer} is no member of the group {machine.SERVICE_USER} yet: sudo adduser {writer} syncagent")
@@ -214,12 +263,13 @@ def _is_the_services(context: Context) -> bool:
     return accounts.is_root() and os.path.realpath(context.config_dir) == SERVICE_CONFIG
 
 
-def _has_any(context: Context, kind: str) -> bool:
+def _files_in(context: Context, kind: str) -> list[str]:
+    folder = os.path.join(context.config_dir, kind)
     try:
-        names = os.listdir(os.path.join(context.config_dir, kind))
+        names = sorted(os.listdir(folder))
     except FileNotFoundError:
-        return False
-    return any(name.endswith(ENDINGS) for name in names)
+        return []
+    return [os.path.join(folder, name) for name in names if name.endswith(ENDINGS) and not name.startswith(".")]
 
 
 def _keep_in_store(keys: tuple[str, str]) -> None:
@@ -228,18 +278,10 @@ def _keep_in_store(keys: tuple[str, str]) -> None:
         files.write_whole(credentials.STORE, credentials.PREFIX + name, value.encode(), mode=0o600)
 
 
-def _put(
-    context: Context, kind: str, name: str, content: Mapping[str, Any], *, user: str | None, mode: int = 0o644
-) -> None:
-    """An object's file, whole or not at all. Secrets are nobody's but the service's from the first moment on."""
-    path = _file_of(context.config_dir, kind, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+def _text_of(path: str, content: Mapping[str, Any]) -> str:
     if path.endswith(".json"):
-        text = json.dumps(content, indent=2) + "\n"
-    else:
-        text = "# Written by `syncagent setup`; yours to edit.\n" + _as_yaml(content)
-    files.write_whole(os.path.dirname(path), os.path.basename(path), text.encode(), mode=0o600)
-    accounts.give(path, user=user, mode=mode)
+        return json.dumps(content, indent=2) + "\n"
+    return "# Written by `syncagent setup`; yours to edit.\n" + _as_yaml(content)
 
 
 def _as_yaml(content: Mapping[str, Any]) -> str:
@@ -249,33 +291,51 @@ def _as_yaml(content: Mapping[str, Any]) -> str:
     )
 
 
-def _make_data(context: Context, path: str, answers: Answers, *, user: str | None) -> None:
+def _make_data(context: Context, settings: Settings, answers: Answers) -> None:
     """The directory that is watched; on a disk of its own, a link leads there and the sandbox lets it be written."""
     data = os.path.join(context.base_dir, GENERATED)
     if answers.data_dir is not None and os.path.realpath(answers.data_dir) != os.path.realpath(data):
-        target = os.path.abspath(answers.data_dir)
-        os.makedirs(target, exist_ok=True)
-        _give_shared(target, user)
-        if not os.path.islink(data) and os.path.isdir(data):
-            for _, _, names in os.walk(data):
-                if names:
-                    fail(f"{data} holds files: move them to {target}, remove the directory, and run this again")
-            files.remove_tree(context.base_dir, GENERATED)
-        if os.path.islink(data):
-            os.unlink(data)
-        os.makedirs(context.base_dir, exist_ok=True)
-        os.symlink(target, data)
-        if _is_the_services(context) and machine.is_systemd_running():
-            os.makedirs(os.path.dirname(DROP_IN), exist_ok=True)
-            # "-": the service starts without the disk, and finds it when it comes.
-            word = _as_unit_word(f"-{target}")
-            text = f"# Written by `syncagent setup --data-dir`.\n[Service]\nReadWritePaths={word}\n"
-            files.write_whole(os.path.dirname(DROP_IN), os.path.basename(DROP_IN), text.encode())
-            machine.systemctl("daemon-reload")
-    for directory in (data, os.path.join(data, path)):
+        _link_data(context, data, os.path.abspath(answers.data_dir))
+    if os.path.islink(data) and _is_the_services(context):
+        folder, name = os.path.split(DROP_IN)
+        os.makedirs(folder, exist_ok=True)
+        files.write_whole(folder, name, drop_in_for(os.readlink(data)).encode())
+        machine.systemctl("daemon-reload")
+    directories = [data]
+    paths = [address.carrier.path for address in settings.addresses if address.carrier.name == CARRIER]
+    if paths:
+        directories.append(os.path.join(data, paths[0]))
+    else:
+        say(f"no address sends to carriers/{CARRIER}: name it as `carrier` in a file of {context.config_dir}/addresses")
+    for directory in directories:
         if not os.path.isdir(directory):
             os.makedirs(directory)
-            _give_shared(directory, user)
+            _give_shared(directory)
+
+
+def _link_data(context: Context, data: str, target: str) -> None:
+    if f"{os.path.realpath(target)}/".startswith(f"{data}/") or f"{data}/".startswith(f"{os.path.realpath(target)}/"):
+        fail(f"{target}: neither of it and {data} may lie within the other: name a directory elsewhere")
+    os.makedirs(target, exist_ok=True)
+    _give_shared(target)
+    if not os.path.islink(data) and os.path.isdir(data):
+        for _, _, names in os.walk(data):
+            if names:
+                fail(f"{data} holds files: move them to {target}, remove the directory, and run this again")
+        files.remove_tree(context.base_dir, GENERATED)
+    if os.path.islink(data):
+        os.unlink(data)
+    os.makedirs(context.base_dir, exist_ok=True)
+    os.symlink(target, data)
+
+
+def drop_in_for(target: str) -> str:
+    """What the unit needs for data in a directory of their own."""
+    # "-": the service starts without the disk, and finds it when it comes.
+    lines = ["# Written by `syncagent setup --data-dir`.", "[Service]", f"ReadWritePaths={_as_unit_word(f'-{target}')}"]
+    if target.startswith(_HOMES):
+        lines.append("ProtectHome=read-only")
+    return "\n".join(lines) + "\n"
 
 
 def _as_unit_word(text: str) -> str:
@@ -283,17 +343,25 @@ def _as_unit_word(text: str) -> str:
     return '"' + text.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%") + '"'
 
 
-def _give_shared(directory: str, user: str | None) -> None:
-    if user is not None:
+def _give_shared(directory: str) -> None:
+    """The cameras' group may write there, where the disk's file system knows groups."""
+    user = _service_user()
+    if user is None:
+        return
+    try:
         accounts.give(directory, user=user, mode=0o2775)
+    except OSError as error:
+        options = f"uid={user},gid={user},umask=0002"
+        say(f"{directory}: {files.words(error)}; if its file system keeps no owners, mount it with {options}")
 
 
 def _start(context: Context) -> bool:
     if not _is_the_services(context) or not machine.is_systemd_running():
         say("start it with: syncagent run")
         return True
-    for words in (("enable", machine.UNIT), ("restart", machine.UNIT)):
-        done = machine.systemctl(*words)
+    say("starting the service")
+    for verb in ("enable", "restart"):
+        done = machine.systemctl(verb, machine.UNIT, timeout_s=machine.START_TIMEOUT_S)
         if done is None or done.returncode != 0:
             why = done.stderr.strip() if done is not None else "systemctl does not answer"
             say(f"the service was not started: {why}; see: journalctl -u syncagent")

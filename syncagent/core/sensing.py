@@ -1,8 +1,8 @@
 """What is believed of one device: a value, or that it is not there. Decides also whether it makes sending wait.
 
 Pure: readings and faults in, a face for the status out. Promises that a part which is missing or lies never makes
-sending wait, that one missed sample is not yet a missing part, and that a value which jumps impossibly is believed
-only when it stays.
+sending wait, not even by what it said before; that one missed sample is not yet a missing part; and that a value which
+jumps impossibly is believed only when it stays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from syncagent.core.parts import Reading, jump
 MISSES = 3
 #: So many samples in a row must say the same new thing for a jump to be believed.
 JUMPS = 3
+#: So many samples in a row of which none could be believed, and the part lies: what it said before is too old to hold.
+DOUBTS = 3 * JUMPS
 PASSING = frozenset({Absence.NO_ANSWER, Absence.STUCK, Absence.LYING})
+
+ERRATIC = "check its wires, its power, and that it is the part that the device file names: syncagent i2c scan"
 
 NOT_THERE = "not there"
 OK, PAUSED, DOUBTFUL = "ok", "paused", "doubtful"
@@ -36,6 +40,8 @@ class Belief:
         self._jumps = 0
         self._candidate: Reading | None = None
         self._doubt = ""
+        self._doubts = 0
+        self._is_erratic = False
         self._beyond: set[str] = set()
 
     @property
@@ -45,15 +51,17 @@ class Belief:
     def saw(self, reading: Reading) -> None:
         """A sample was read."""
         self._misses, self.fault = 0, None
-        self._doubt = jump(self.reading.values, reading.values) if self.reading is not None else ""
+        self._doubt = self._doubt_of(reading)
         if self._doubt:
             stays = self._candidate is not None and not jump(self._candidate.values, reading.values)
             self._jumps = self._jumps + 1 if stays else 1
             self._candidate = reading
             if self._jumps < JUMPS:
+                self._count_doubt()
                 return
             self._doubt = ""
         self._jumps, self._candidate, self.reading = 0, None, reading
+        self._doubts, self._is_erratic = 0, False
         for limit in self.device.limits:
             was_beyond = limit.quantity in self._beyond
             if limit.is_beyond(reading.values[limit.quantity], was_beyond=was_beyond):
@@ -65,9 +73,30 @@ class Belief:
         """A sample could not be read."""
         self._misses += 1
         self.fault = fault
-        if self.reading is None or fault.why not in PASSING or self._misses >= MISSES:
-            self.reading, self._candidate, self._jumps, self._doubt = None, None, 0, ""
-            self._beyond.clear()
+        if fault.why not in PASSING or self._misses >= MISSES:
+            self._candidate, self._jumps, self._doubts, self._is_erratic = None, 0, 0, False
+            self._forget()
+        elif self.reading is not None:
+            self._count_doubt()
+
+    def _doubt_of(self, reading: Reading) -> str:
+        if self.reading is not None:
+            return jump(self.reading.values, reading.values)
+        return "it says something else each time" if self._is_erratic else ""
+
+    def _count_doubt(self) -> None:
+        self._doubts += 1
+        if self._doubts >= DOUBTS:
+            self._is_erratic = True
+        if self._is_erratic:
+            self.fault = self.fault or NotThere(
+                f"{self.device.place}: it says something else each time", why=Absence.LYING, remedy=ERRATIC
+            )
+            self._forget()
+
+    def _forget(self) -> None:
+        self.reading, self._doubt = None, ""
+        self._beyond.clear()
 
     def pauses(self) -> list[str]:
         """Why sending waits, one reason per limit; none when it does not."""

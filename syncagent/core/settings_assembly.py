@@ -110,6 +110,7 @@ class _Assembly:
         )
         addresses, tasks = routes.addresses(wanted.get("addresses")), routes.tasks(wanted.get("tasks"))
         devices, messages = self._devices(), self._messages(system.id)
+        self._check_places(devices)
         if not addresses and not tasks and not len(self.findings):
             place = next(iter(self.files.objects.get("system", {}).values()), None)
             self.findings.add(
@@ -216,6 +217,22 @@ class _Assembly:
                     what = f'"{device.source}" does not measure that'
                     report(node.at([key]), key, what, f"it measures {' and '.join(measured) or 'nothing'}")
 
+    def _check_places(self, devices: Mapping[str, Mapping[str, Any]]) -> None:
+        """Two parts cannot share an address: one of the files is a mistake, and its part would seem to lie."""
+        takers: dict[str, str] = {}
+        parents = {name for name, found in heirs(self.whole["devices"]).items() if found}
+        for name, values in sorted(devices.items()):
+            if name in parents:
+                continue  # a pattern for others
+            place = device_of(name, values).place
+            first = takers.setdefault(place, name)
+            if first != name:
+                node = self.whole["devices"][name]
+                report = self.findings.reporter(node, f"devices/{name}")
+                key = "address" if "address" in node.members else "source"
+                what = f"devices/{first} is at {place}, too"
+                report(node.at([key]), key, what, "give each part its own address, or remove one of the two files")
+
     def _identity_place(self) -> tuple[int, ...]:
         """Bus and address of the first part that holds an identity; nothing when no file names one."""
         for name, node in sorted(self.whole["devices"].items()):
@@ -225,9 +242,9 @@ class _Assembly:
                 return device.bus, device.address
         return ()
 
-    def _devices(self) -> dict[str, Mapping[str, object]]:
+    def _devices(self) -> dict[str, Mapping[str, Any]]:
         parents = {name for name, found in heirs(self.whole["devices"]).items() if found}
-        found: dict[str, Mapping[str, object]] = {}
+        found: dict[str, Mapping[str, Any]] = {}
         for name, node in self.whole["devices"].items():
             parsed = self._quiet("devices", name, node, DeviceFile)
             if parsed is None:

@@ -17,8 +17,13 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
-    """(host, port) of `web.listen`, which the configuration has checked; an IPv6 address without its brackets."""
+    """(host, port) of `web.listen`, which the configuration has checked; an IPv6 address without its brackets.
+
+    "*", as other servers write it, is every address.
+    """
     host, _, port = listen.rpartition(":")
+    if host == "*":
+        host = "0.0.0.0"  # noqa: S104 - the owner said so, and gave a password
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

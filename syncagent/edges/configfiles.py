@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -36,15 +36,18 @@ ENDINGS = (".json", ".yaml", ".yml")
 _PLAIN_WORDS: dict[str, object] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
-def load_settings(config_dir: str, *, identity: Callable[..., str]) -> Settings:
+def load_settings(
+    config_dir: str, *, identity: Callable[..., str], instead: Mapping[str, bytes] | None = None
+) -> Settings:
     """The settings of a directory. `identity` tells who this device is; it may raise LookupError(reason).
 
-    It is asked for a "hostname", …; for "i2c" with the bus and the address of the part that knows.
+    It is asked for a "hostname", …; for "i2c" with the bus and the address of the part that knows. `instead`: files,
+    also new ones, as they would be.
 
     Raises ConfigError with every problem of every file.
     """
     findings = Findings()
-    files = _read_directory(config_dir, findings)
+    files = _read_directory(config_dir, findings, instead or {})
     return assemble(files, identity=identity, findings=findings)
 
 
@@ -226,17 +229,19 @@ def _scalar(event: Any) -> object:
     return whole_characters(text, line=_line(event))
 
 
-def _read_directory(config_dir: str, findings: Findings) -> ConfigFiles:
+def _read_directory(config_dir: str, findings: Findings, instead: Mapping[str, bytes]) -> ConfigFiles:
     objects: dict[str, dict[str, Node]] = {}
     unreadable: dict[str, frozenset[str]] = {}
     ignored: dict[str, str] = {}
-    for name in _names(config_dir, findings, remedy="say where it is with --config-dir"):
+    folders = {os.path.dirname(path) for path in instead}
+    there = _names(config_dir, findings, remedy="say where it is with --config-dir")
+    for name in sorted({*there, *map(os.path.basename, folders)}):
         path = os.path.join(config_dir, name)
-        if not os.path.isdir(path):
+        if not os.path.isdir(path) and path not in folders:
             if name.endswith(ENDINGS):
                 ignored[name] = f"{_printable(path)}: ignored: files are read from the folders of their kinds only"
         elif name in KINDS:
-            objects[name], unreadable[name] = _read_folder(path, name, findings)
+            objects[name], unreadable[name] = _read_folder(path, name, findings, instead)
         elif not _is_configuration(path):
             near = name.lower() if name.lower() in KINDS else nearest(name, KINDS, cutoff=0.8)
             if near:
@@ -265,11 +270,15 @@ def _names(path: str, findings: Findings, *, remedy: str) -> list[str]:
     return []
 
 
-def _read_folder(path: str, kind: str, findings: Findings) -> tuple[dict[str, Node], frozenset[str]]:
+def _read_folder(
+    path: str, kind: str, findings: Findings, instead: Mapping[str, bytes]
+) -> tuple[dict[str, Node], frozenset[str]]:
     found: dict[str, Node] = {}
     unreadable: set[str] = set()
     files: dict[str, str] = {}
-    for entry in _names(path, findings, remedy="add it again"):
+    new = {os.path.basename(file) for file in instead if os.path.dirname(file) == path}
+    there = _names(path, findings, remedy="add it again") if not new or os.path.isdir(path) else []
+    for entry in sorted({*there, *new}):
         name, ending = os.path.splitext(entry)
         file = os.path.join(path, entry)
         if ending not in ENDINGS or os.path.isdir(file):
@@ -279,7 +288,7 @@ def _read_folder(path: str, kind: str, findings: Findings) -> tuple[dict[str, No
             findings.add(Problem(_printable(file), 0, "", what, "keep one of the two"))
             continue
         files[name] = file
-        node = _read_file(name, file, findings)
+        node = _read_file(name, file, findings, instead.get(file))
         if node is None:
             unreadable.add(name)
         else:
@@ -287,14 +296,14 @@ def _read_folder(path: str, kind: str, findings: Findings) -> tuple[dict[str, No
     return found, frozenset(unreadable)
 
 
-def _read_file(name: str, file: str, findings: Findings) -> Node | None:
+def _read_file(name: str, file: str, findings: Findings, data: bytes | None) -> Node | None:
     label = _printable(file)
     if not name.isprintable() or name != name.strip() or "$" in name:
         remedy = 'use printable characters, no "$", and no space at either end'
         findings.add(Problem(label, 0, "", "this file's name cannot be the name of an object", remedy))
         return None
     try:
-        node = parse_text(_read_bytes(file), label)
+        node = parse_text(_read_bytes(file) if data is None else data, label)
         if not isinstance(node.value, dict):
             raise TextError("this is no mapping", line=node.line, remedy="put the keys into { ... }")
     except OSError as error:

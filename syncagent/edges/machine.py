@@ -21,6 +21,8 @@ SERVICE_USER = "syncagent"
 UNIT = "syncagent.service"
 SYSTEMCTL_TIMEOUT_S = 20.0
 READ_ONLY_REMEDY = "look at `dmesg`, check the card or replace it, and mount it for writing"
+#: Starting ends only when the agent is ready: TimeoutStartSec and TimeoutStopSec of the unit, and a little.
+START_TIMEOUT_S = 330.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,21 @@ def access(top: str, *, user: str | None = None, most: int = 5) -> Access | None
     return Access(int(found[0]), tuple(found[1]), tuple(found[2]))
 
 
+def unwritable(top: str, *, user: str | None = None) -> list[str]:
+    """What of a directory, itself as ".", `user` cannot write, as after a run as root; none where it is not there."""
+    return list(as_user(user, lambda: _unwritable(top)) or ())
+
+
+def _unwritable(top: str) -> list[str]:
+    try:
+        names = sorted(os.listdir(top))
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return ["."]
+    return [name for name in (".", *names) if not os.access(os.path.join(top, name), os.W_OK)]
+
+
 def _access(top: str, most: int) -> tuple[int, list[str], list[str]]:
     count, unreadable, no_delete = 0, [], []
     for path, names in _walk(top):
@@ -209,14 +226,14 @@ def unit_properties(*names: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
 
 
-def systemctl(*words: str) -> subprocess.CompletedProcess[str] | None:
+def systemctl(*words: str, timeout_s: float = SYSTEMCTL_TIMEOUT_S) -> subprocess.CompletedProcess[str] | None:
     """One call of systemctl; None where there is none, or it does not end."""
     program = shutil.which("systemctl")
     if program is None or not is_systemd_running():
         return None
     try:
         return subprocess.run(  # noqa: S603 - a fixed program with our own words
-            [program, *words], capture_output=True, text=True, timeout=SYSTEMCTL_TIMEOUT_S, check=False
+            [program, *words], capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -57,6 +57,7 @@ class Sensors:
         self._beliefs = [Belief(device) for device in devices]
         self._due = {device.name: clock.monotonic() for device in devices}
         self._set_at: dict[str, float] = {}
+        self._stuck_at: dict[str, float] = {}
         self._states: dict[str, str] = {}
         self._identity = ""
         self._buses = buses
@@ -75,7 +76,8 @@ class Sensors:
     def pass_once(self, stop: Stop) -> float:
         """Sample what is due; returns after how many seconds the next is."""
         stuck: set[int] = set()
-        for belief in self._beliefs:
+        # Whoever held its bus up comes last, or those behind it would never be asked.
+        for belief in sorted(self._beliefs, key=lambda each: self._stuck_at.get(each.device.name, float("-inf"))):
             device = belief.device
             if stop.is_set():
                 break
@@ -112,10 +114,12 @@ class Sensors:
                 raise NotThere(f"{device.place}: the bus is stuck", why=Absence.STUCK)
             reading, blocks = self._buses.sample(device.bus, device.address, device.part, device.options)
         except NotThere as error:
-            if error.why is Absence.STUCK:
+            if error.why is Absence.STUCK and device.bus not in stuck:
                 stuck.add(device.bus)
+                self._stuck_at[device.name] = self._clock.monotonic()
             belief.missed(error)
             return
+        self._stuck_at.pop(device.name, None)
         belief.saw(reading)
         if device.part.role is Role.CLOCK:
             self._compare(device, reading, blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.agent import Agent
+from tests.policies import ACTIONS, allows
 from tests.servers import Fault, VerifyingS3, free_port
 
 PROBE = "camera/field-7/.syncagent/probe"
@@ -81,6 +83,29 @@ def test_each_missing_right_is_named_and_no_other(
     assert failed == [f"store: right to {right}"]
     assert action in found[f"store: right to {right}"]["remedy"]
     assert code == 1
+
+
+def test_where_firmware_only_comes_from_no_right_is_asked_for_that_the_policy_does_not_give(
+    agent: Agent, store: VerifyingS3
+) -> None:
+    agent.configure(store.endpoint_url, system={"tasks": ["ota"], "addresses": ["upload", "receipts"]})
+    with open(os.path.join(agent.config_dir, "carriers/store.json")) as file:
+        carrier = json.load(file)
+    agent.put_config("carriers/ota", {**carrier, "path": "firmware_images"})
+    agent.put_config(
+        "addresses/receipts", {"message_type": "confirm_receipt", "carrier": "store", "duration": "on_message"}
+    )
+    task = {"source_type": "carrier", "config_name": "ota", "function": "handle_new_firmware_message"}
+    agent.put_config("tasks/ota", {**task, "message_type": "firmware_image"})
+    policy = json.loads(agent.cli("iam-policy").stdout)
+    store.history.clear()
+    _, found = examine(agent, "--write")
+    assert is_in_good_order(found), found
+    assert found["ota: answer"]["verdict"] == "ok"
+    writes = [event for event in store.history if event.method != "GET"]
+    assert writes
+    for event in writes:
+        assert allows(policy, ACTIONS[event.operation], bucket="bucket", key=event.key), event
 
 
 def test_a_missing_right_to_list_is_only_a_warning(agent: Agent, store: VerifyingS3) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pty
 import stat
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.cli.setup import _as_unit_word
+from syncagent.cli import setup
+from syncagent.cli.setup import _as_unit_word, drop_in_for
+from syncagent.edges import accounts
 from tests.agent import Agent, environment
 from tests.servers import ACCESS_KEY, SECRET_KEY, VerifyingS3
 
@@ -62,6 +65,92 @@ def test_what_is_not_named_stays_as_it_is(agent: Agent) -> None:
         assert line in shown
     with open(carrier_file(agent)) as file:
         assert SECRET_KEY in file.read()
+
+
+OFFLINE = ("--bucket", "b", "--endpoint-url", "http://127.0.0.1:1", "--no-check", "--no-start")
+
+
+@pytest.mark.parametrize("name", ["system.json", "gateway.yaml"])
+def test_a_new_name_keeps_the_rest_of_the_system_file_whatever_that_is_called(agent: Agent, name: str) -> None:
+    os.makedirs(os.path.join(agent.config_dir, "system"))
+    path = os.path.join(agent.config_dir, "system", name)
+    with open(path, "w") as file:
+        file.write('{"id": "old", "heartbeat_s": 61, "web": {"listen": "127.0.0.1:9000", "password": "open sesame"}}')
+    done = agent.cli("setup", *OFFLINE, "--system-id", "field-8")
+    assert done.returncode == 0, done.stderr
+    shown = agent.cli("check-config").stdout
+    for line in ('id: "field-8"', "heartbeat_s: 61", 'listen: "127.0.0.1:9000"'):
+        assert line in shown
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600, "it holds a password"
+
+
+@pytest.mark.parametrize(
+    "odd", [("--path", "../../outside"), ("--endpoint-url", "not a store"), ("--system-id", "$nobody")]
+)
+def test_an_answer_that_cannot_be_leaves_everything_as_it_is(
+    agent: Agent, odd: tuple[str, str], tmp_path: Path
+) -> None:
+    assert agent.cli("setup", *OFFLINE).returncode == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = agent.cli("setup", *OFFLINE, *odd)
+    assert done.returncode == 78
+    assert "nothing was written" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not list(tmp_path.rglob("outside"))
+
+
+def test_an_empty_endpoint_is_amazons(agent: Agent) -> None:
+    agent.cli("setup", *OFFLINE)
+    done = agent.cli("setup", "--no-check", "--no-start", "--endpoint-url", "")
+    assert done.returncode == 0, done.stderr
+    assert "endpoint_url: null" in agent.cli("check-config").stdout
+
+
+def test_the_directory_is_made_below_the_data_however_the_path_is_written(agent: Agent, tmp_path: Path) -> None:
+    stray = tmp_path / "stray"
+    assert agent.cli("setup", *OFFLINE, "--path", str(stray)).returncode == 0
+    assert not stray.exists()
+    assert agent.cli("setup", *OFFLINE, "--path", "📷 vorn").returncode == 0
+    assert os.path.isdir(os.path.join(os.path.dirname(agent.data_dir), "📷 vorn"))
+
+
+def test_it_says_so_when_nothing_sends_to_what_was_set_up(agent: Agent) -> None:
+    agent.configure("http://127.0.0.1:1")
+    done = agent.cli("setup", *OFFLINE)
+    assert done.returncode == 0, done.stderr
+    assert "no address sends to carriers/bucket" in done.stderr
+
+
+@pytest.mark.parametrize("inside", ["generated_data/disk", "."])
+def test_a_disk_for_the_data_is_neither_in_nor_around_them(agent: Agent, inside: str) -> None:
+    assert agent.cli("setup", *OFFLINE).returncode == 0
+    done = agent.cli("setup", *OFFLINE, "--data-dir", os.path.join(agent.base_dir, inside))
+    assert done.returncode == 1
+    assert "lie within the other" in done.stderr
+    assert os.path.isdir(agent.data_dir)
+
+
+@pytest.mark.parametrize(
+    ("target", "lines"),
+    [
+        ("/mnt/usb disk/100%", ['ReadWritePaths="-/mnt/usb disk/100%%"']),
+        ("/home/pi/pictures", ['ReadWritePaths="-/home/pi/pictures"', "ProtectHome=read-only"]),
+    ],
+)
+def test_the_sandbox_is_opened_for_just_that_disk(target: str, lines: list[str]) -> None:
+    assert drop_in_for(target).splitlines()[1:] == ["[Service]", *lines]
+
+
+def test_a_disk_that_keeps_no_owners_is_told_how_to_be_mounted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(path: str, *, user: str | None, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+    monkeypatch.setattr(accounts, "give", refuse)
+    monkeypatch.setattr(setup, "_service_user", lambda: "syncagent")
+    setup._give_shared(str(tmp_path))
+    assert "uid=syncagent,gid=syncagent" in capsys.readouterr().err
 
 
 def test_without_a_bucket_and_a_terminal_nothing_is_written(agent: Agent) -> None:

@@ -122,11 +122,30 @@ def test_it_installs_without_a_network_and_makes_what_it_needs(debian: Chroot) -
         "generated_data 2775 syncagent syncagent",
         "generated_data/camera 2775 syncagent syncagent",
     ]
+    assert "i2c" in debian.told("id -nG syncagent").split()
     assert debian.told("dpkg -V syncagent; dpkg --audit") == ""
     for path in ("/usr/share/man/man1/syncagent.1.gz", "/usr/share/bash-completion/completions/syncagent"):
         assert os.path.exists(debian.path(path))
+    manual = debian.told("zcat /usr/share/man/man1/syncagent.1.gz")
+    assert ".B SYNCAGENT_CONFIG_DIR\n/etc/syncagent/configs\n" in manual, "not the default of a source tree"
     conffiles = debian.told("dpkg-query -W -f '${Conffiles}' syncagent")
     assert "/etc/syncagent/configs/carriers/bucket.yaml" in conffiles
+
+
+def test_a_disk_for_the_data_is_writable_in_the_sandbox_also_after_a_purge(debian: Chroot) -> None:
+    options = "--bucket b --endpoint-url http://127.0.0.1:1 --no-check"
+    script = f"""
+cp -a /etc/syncagent/configs /root/configs
+syncagent setup {options} --data-dir "/mnt/usb disk"
+cat /etc/systemd/system/syncagent.service.d/data.conf
+rm -r /etc/systemd/system/syncagent.service.d
+syncagent setup {options}
+cat /etc/systemd/system/syncagent.service.d/data.conf
+rm -r /etc/syncagent/configs /var/lib/syncagent/generated_data
+mv /root/configs /etc/syncagent/configs
+dpkg-reconfigure syncagent
+"""
+    assert debian.told(script).splitlines().count('ReadWritePaths="-/mnt/usb disk"') == 2
 
 
 def test_before_it_was_set_up_it_says_what_to_do(debian: Chroot) -> None:
@@ -208,13 +227,16 @@ find /var/lib/syncagent/state ! -user syncagent
     assert "/var/lib/syncagent/state/" not in done.stdout.splitlines()[-1]
 
 
-def test_removed_it_leaves_configuration_and_purged_nothing_but_the_data(package: str) -> None:
-    with Chroot("bookworm") as root:
+@pytest.mark.parametrize("release", ["bookworm", "trixie"])
+def test_removed_it_leaves_configuration_and_purged_nothing_but_the_data(package: str, release: str) -> None:
+    with Chroot(release) as root:
         root.bring(package, "/root/syncagent.deb")
         root.told("dpkg -i /root/syncagent.deb; syncagent --version")
         root.told("echo picture > /var/lib/syncagent/generated_data/camera/a.jpg; touch /var/lib/syncagent/state/x")
         root.told("mkdir -p /etc/credstore; echo A > /etc/credstore/syncagent.access_key_id")
-        root.told("dpkg -r syncagent")
+        root.told("systemctl enable syncagent")  # as `setup` does where systemd runs
+        removing = root.run("dpkg -r syncagent")
+        assert (removing.returncode, removing.stderr) == (0, "")
         assert os.path.exists(root.path("/etc/syncagent/configs/carriers/bucket.yaml"))
         assert os.path.exists(root.path("/var/lib/syncagent/state/x"))
         assert not os.path.exists(root.path("/usr/lib/syncagent"))

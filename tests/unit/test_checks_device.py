@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from syncagent.assembly import Directories
 from syncagent.checks import Finding, Verdict
 from syncagent.checks.device import Device, check_device
+from syncagent.cli.doctor import report
 from syncagent.core.settings import Carrier, Retention, SendAddress, Settings, System
 from syncagent.edges import machine
 
@@ -140,9 +142,20 @@ def test_a_data_directory_that_is_away_is_found(places: Directories, device: Dev
     assert "a link to it is" in found.what
 
 
+def test_a_watched_directory_that_is_away_is_not_called_readable(places: Directories, device: Device) -> None:
+    os.rmdir(os.path.join(places.data_dir, "camera"))
+    (found,) = check("directories", places, device)
+    assert found.verdict is Verdict.WARNING
+    assert "camera is not there" in found.what
+    assert "install -d" in found.remedy
+
+
 @needs_root
 def test_what_the_services_user_cannot_read_or_delete_in_is_found_by_root(
-    device: Device, monkeypatch: pytest.MonkeyPatch, open_place: Directories
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    open_place: Directories,
 ) -> None:
     places = open_place
     monkeypatch.setattr(machine, "service_user", lambda: NOBODY)
@@ -154,15 +167,43 @@ def test_what_the_services_user_cannot_read_or_delete_in_is_found_by_root(
 
     os.mkdir(os.path.join(top, "shut"), 0o700)
     subprocess.run(["install", "-m", "0600", "/dev/null", os.path.join(top, "secret.jpg")], check=True)
+    subprocess.run(["install", "-m", "0600", "/dev/null", os.path.join(top, "two\nlines\udcff.jpg")], check=True)
     found = check("directories", places, device)
     assert [each.verdict for each in found] == [Verdict.FAILED]
     assert "shut" in found[0].what
     assert "secret.jpg" in found[0].what
     assert "chmod -R g+rwX" in found[0].remedy
+    assert "\n" not in line_of(found[0], capsys), "one line each, whatever a file is called"
 
     os.chmod(os.path.join(top, "shut"), 0o755)
     os.unlink(os.path.join(top, "secret.jpg"))
+    os.unlink(os.path.join(top, "two\nlines\udcff.jpg"))
     assert [each.verdict for each in check("directories", places, device)] == [Verdict.OK]  # nothing is ever deleted
     found = check("directories", places, device, settings(keep_days=7.0))
     assert [each.verdict for each in found] == [Verdict.FAILED]
     assert "cannot delete" in found[0].what
+
+
+@needs_root
+def test_a_journal_that_a_run_as_root_left_behind_is_found(
+    device: Device, monkeypatch: pytest.MonkeyPatch, open_place: Directories
+) -> None:
+    monkeypatch.setattr(machine, "service_user", lambda: NOBODY)
+    os.chmod(open_place.base_dir, 0o755)
+    for folder in ("generated_data", "generated_data/camera"):
+        os.chmod(os.path.join(open_place.base_dir, folder), 0o777)
+    os.mkdir(open_place.state_dir)
+    shutil.chown(open_place.state_dir, NOBODY)
+    assert [each.verdict for each in check("directories", open_place, device)] == [Verdict.OK]
+    with open(os.path.join(open_place.state_dir, "journal.db"), "w"):
+        pass
+    (found,) = check("directories", open_place, device)
+    assert found.verdict is Verdict.FAILED
+    assert "cannot write" in found.what
+    assert "journal.db" in found.what
+    assert found.remedy == f"sudo chown -R {NOBODY} {open_place.state_dir}"
+
+
+def line_of(finding: Finding, capsys: pytest.CaptureFixture[str]) -> str:
+    report(iter([finding]))
+    return capsys.readouterr().out.removesuffix("\n")

@@ -188,6 +188,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "two files of one name": (added("carriers/store.yaml", "source: s3"), "has the same name"),
     "an unknown device": (added("devices/clock.json", {"source": "ds3213"}), 'did you mean "ds3231"?'),
     "a device without source": (added("devices/clock.json", {}), "source: this key is missing"),
+    "two devices at one address": (
+        added("devices/a.json", {"source": "lm75", "address": "0x48"})
+        | added("devices/b.json", {"source": "tmp102", "address": 72}),
+        "devices/a is at 0x48 on bus 1, too",
+    ),
+    "two names of one identity": (
+        added("devices/a.json", {"source": "at24mac", "address": "0x50"})
+        | added("devices/b.json", {"source": "at24mac"}),
+        "devices/a is at 0x58 on bus 1, too",
+    ),
     "an address off the bus": (added("devices/c.json", {"source": "ds3231", "address": "0x78"}), "is no I2C address"),
     "a pause above its end": (
         added("devices/c.json", {"source": "ina219", "pause_below_v": 4, "resume_above_v": 3}),

@@ -225,6 +225,19 @@ def test_on_a_stuck_bus_only_one_device_is_waited_for_in_a_pass() -> None:
     assert bench.face("battery")["ok"]
 
 
+def test_a_part_that_holds_the_bus_up_does_not_keep_the_others_from_being_read() -> None:
+    heat = [device(f"heat{n}", source="tmp102", address=0x48 + n) for n in range(3)]
+    bench = Bench(*heat, device("battery", **PERCENT), chips={GAUGE: chips.max17048(50), 0x49: chips.tmp102(21.5)})
+    bench.bus.always = {0x48: errno.ETIMEDOUT, 0x4A: errno.EIO}
+    bench.sample(4)
+    states = [bench.face(name)["state"] for name in ("heat0", "heat1", "heat2", "battery")]
+    assert states == ["not there", "ok", "not there", "ok"]
+    bench.bus.always = {0x48: errno.ETIMEDOUT}
+    bench.set(0x4A, chips.tmp102(20))
+    bench.sample(2)
+    assert bench.face("heat2")["state"] == "ok", "the next one is not always the same"
+
+
 def test_a_kernel_that_does_not_come_back_ends_the_pass_and_the_next_one() -> None:
     bench = battery(50)
     bench.buses._call_s = 0.05
@@ -320,6 +333,29 @@ def test_a_gauge_that_says_something_else_each_time_never_pauses() -> None:
         bench.sample()
         assert bench.sensors.held() == ""
     assert bench.face("battery")["state"] == "ok"
+
+
+@pytest.mark.parametrize("between", [None, errno.EREMOTEIO])
+def test_a_gauge_that_begins_to_say_something_else_each_time_does_not_pause_for_ever(between: int | None) -> None:
+    bench = battery(10)
+    bench.sample()
+    assert bench.sensors.held()
+    for percent in (90, 50, 30, 70) * 3:
+        bench.set(GAUGE, chips.max17048(percent))
+        bench.sample()
+        if between is not None:
+            bench.bus.always[GAUGE] = between
+            bench.sample()
+            del bench.bus.always[GAUGE]
+    assert bench.sensors.held() == ""
+    face = bench.face("battery")
+    assert (face["ok"], face["state"], face["values"]) == (False, "not there", {})
+    assert face["why"] == ("lying" if between is None else "no answer")
+    bench.set(GAUGE, chips.max17048(5))
+    bench.sample()
+    assert bench.sensors.held() == "", "one sample of a part that lied is not believed"
+    bench.sample(JUMPS)
+    assert bench.sensors.held()
 
 
 def test_of_several_devices_any_one_makes_sending_wait() -> None:

@@ -12,6 +12,7 @@ from syncagent.core.visitors import is_loopback, is_password, is_welcome, parse_
 @pytest.mark.parametrize(
     ("listen", "place"),
     [
+        ("*:8384", ("0.0.0.0", 8384)),
         ("127.0.0.1:8384", ("127.0.0.1", 8384)),
         ("[::1]:80", ("::1", 80)),
         ("0.0.0.0:8384", ("0.0.0.0", 8384)),
