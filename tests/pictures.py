@@ -37,20 +37,21 @@ def exif(*, location: bool = True, only_location: bool = False, order: str = "<"
     if not only_location:
         tags[ExifTags.Base.Make], tags[ExifTags.Base.Model] = "Maker of cameras", "Model 7"
         tags[ExifTags.Base.Orientation], tags[ExifTags.Base.Software] = ORIENTATION, "software, version 1"
-        inner = tags.get_ifd(ExifTags.IFD.Exif)
-        inner[ExifTags.Base.DateTimeOriginal], inner[ExifTags.Base.MakerNote] = "2024:05:17 06:07:08", MAKER_NOTE
-        inner[ExifTags.Base.SubjectDistance] = IFDRational(0, 0)  # not known, hence not equal to itself
+        # Directories are put in as they are: what `get_ifd` gives, Debian 12's Pillow forgets.
+        tags[ExifTags.IFD.Exif] = {
+            ExifTags.Base.DateTimeOriginal: "2024:05:17 06:07:08",
+            ExifTags.Base.MakerNote: MAKER_NOTE,
+            ExifTags.Base.SubjectDistance: IFDRational(0, 0),  # not known, hence not equal to itself
+        }
     if location:
-        tags.get_ifd(ExifTags.IFD.GPSInfo).update(
-            {
-                ExifTags.GPS.GPSVersionID: b"\2\3\0\0",
-                ExifTags.GPS.GPSLatitudeRef: "N",
-                ExifTags.GPS.GPSLatitude: tuple(IFDRational(*pair) for pair in LATITUDE),
-                ExifTags.GPS.GPSLongitudeRef: "E",
-                ExifTags.GPS.GPSLongitude: tuple(IFDRational(*pair) for pair in LONGITUDE),
-                ExifTags.GPS.GPSDateStamp: "2024:05:17",
-            }
-        )
+        tags[ExifTags.IFD.GPSInfo] = {
+            ExifTags.GPS.GPSVersionID: b"\2\3\0\0",
+            ExifTags.GPS.GPSLatitudeRef: "N",
+            ExifTags.GPS.GPSLatitude: tuple(IFDRational(*pair) for pair in LATITUDE),
+            ExifTags.GPS.GPSLongitudeRef: "E",
+            ExifTags.GPS.GPSLongitude: tuple(IFDRational(*pair) for pair in LONGITUDE),
+            ExifTags.GPS.GPSDateStamp: "2024:05:17",
+        }
     return tags.tobytes() if only_location else with_thumbnail(tags.tobytes(), order)
 
 

@@ -71,7 +71,14 @@ def _pasted(picture: Image.Image) -> tuple[Image.Image, tuple[int, int], Image.I
     if picture.mode.startswith("I"):
         # Sixteen bits of grey: converted as they are, everything would be white.
         picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    if picture.has_transparency_data:
+    if _shines_through(picture):
         picture = picture.convert("RGBA")
         return picture, (0, 0), picture.getchannel("A")
     return picture.convert("RGB"), (0, 0), None
+
+
+def _shines_through(picture: Image.Image) -> bool:
+    """Pillow's `has_transparency_data`, which Debian 12's Pillow does not have."""
+    if "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return True
+    return picture.mode == "P" and picture.palette is not None and picture.palette.mode.endswith("A")

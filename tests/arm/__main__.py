@@ -36,14 +36,8 @@ echo "machine:      $(uname -m), $(dpkg --print-architecture)"
 python3 - <<'PYTHON'
 import sqlite3, struct, sys
 sys.path.insert(0, "/usr/lib/syncagent")
-from datetime import UTC, datetime
 from syncagent.edges.trust import verifier
-try:
-    end = "beyond 2038"
-    datetime.fromtimestamp(1 << 31, UTC)
-except OverflowError:
-    end = "until 2038"
-print(f"python:       {sys.version.split()[0]}, {struct.calcsize('P') * 8} bits, time_t {end}")
+print(f"python:       {sys.version.split()[0]}, {struct.calcsize('P') * 8} bits")
 print(f"sqlite:       {sqlite3.sqlite_version}")
 print(f"verifier:     {verifier()}")
 PYTHON

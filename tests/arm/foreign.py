@@ -49,7 +49,17 @@ def bring_tests(root: Chroot, arch: str, python: str) -> None:
     wanted = [block for block in blocks if block.startswith(tuple(f"{name}==" for name in TOOLS))]
     with open(lock, "w", encoding="utf-8") as file:
         file.write("\n".join(wanted) + "\n")
-    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile", "--no-deps"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-compile",
+        "--no-deps",
+    ]
     command += ["--require-hashes", "--only-binary", ":all:", "--target", root.path(DEPENDENCIES), "-r", lock]
     command += ["--implementation", "cp", "--python-version", python, "--abi", f"cp{python.replace('.', '')}"]
     command += [word for platform in PLATFORMS[arch] for word in ("--platform", platform)]

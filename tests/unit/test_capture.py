@@ -16,7 +16,7 @@ def picture(tags: dict[int, str]) -> bytes:
     """The beginning of a JPEG whose EXIF directory holds `tags`."""
     image, target = Image.new("RGB", (8, 8)), io.BytesIO()
     exif = image.getexif()
-    exif.get_ifd(0x8769).update(tags)
+    exif[0x8769] = tags  # what `get_ifd` gives, Debian 12's Pillow forgets
     image.save(target, "JPEG", exif=exif)
     return target.getvalue()[:HEAD_BYTES]
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,19 +36,9 @@ from syncagent.edges.files import (
     sight,
 )
 from tests.fakes import BadEntries
+from tests.narrow import IS_NARROW
 
 CONTENT = bytes(range(256)) * 40
-
-
-def _is_narrow() -> bool:
-    try:
-        datetime.fromtimestamp(1 << 31, UTC)
-    except OverflowError:
-        return True
-    return False
-
-
-IS_NARROW = _is_narrow()
 
 
 @pytest.fixture(autouse=True)
