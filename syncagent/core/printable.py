@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-#: What terminals and readers of logs act on: C0, DEL, C1, the two separators of Unicode, and what is no UTF-8.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+#: What terminals and readers of logs act on, or what hides or turns a line: C0, DEL, C1, the separators and the
+#: formatting characters of Unicode, its tags, and what is no UTF-8.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 def printable(text: str) -> str:

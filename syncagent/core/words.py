@@ -20,13 +20,3 @@ def age_words(seconds: float | None) -> str:
         if seconds < limit:
             return f"{seconds / unit:.0f} {name}"
     return f"{seconds / 86400:.0f} days"
-
-
-def shown(text: str) -> str:
-    """Text in which nothing hides: what cannot be seen, or turns the line around, is named by its number."""
-    return "".join(each if each.isprintable() else _named(each) for each in text)
-
-
-def _named(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

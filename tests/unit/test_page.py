@@ -12,8 +12,9 @@ from syncagent.core.page import Picture, View, render
 from syncagent.core.page.assets import POLICY, SCRIPT, STYLE
 from syncagent.core.page.markup import Html, join, tag, text
 from syncagent.core.page.plot import ceiling, plot, unsent, wire_rate
+from syncagent.core.printable import printable
 from syncagent.core.samples import Sample
-from syncagent.core.words import age_words, shown, size_words
+from syncagent.core.words import age_words, size_words
 from tests.statuses import HOSTILE, status
 
 
@@ -187,5 +188,5 @@ def test_no_line_is_drawn_over_a_gap_and_a_lonely_point_is_seen() -> None:
 def test_words_for_people() -> None:
     assert [age_words(each) for each in (None, 5, 300, 10_000, 500_000)] == ["-", "5 s", "5 min", "3 h", "6 days"]
     assert [size_words(each) for each in (7, 1500, 2e6, 3e12)] == ["7 B", "1.5 kB", "2.0 MB", "3.0 TB"]
-    assert shown("Blüte 🌸.jpg") == "Blüte 🌸.jpg"
-    assert shown("a\x1b\x85\u2028\udcff\U000e0001") == "a\\x1b\\x85\\u2028\\udcff\\U000e0001"
+    assert printable("Blüte 🌸.jpg") == "Blüte 🌸.jpg"
+    assert printable("a\x1b\x85\u2028\udcff\U000e0001") == "a\\x1b\\x85\\u2028\\udcff\\U000e0001"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from syncagent.core.words import shown
+from syncagent.core.printable import printable
 
 _VOID = frozenset({"meta", "link", "img"})
 
@@ -19,7 +19,7 @@ Child = str | Html | None
 
 
 def text(words: str) -> Html:
-    return Html(escape(shown(words), quote=True))
+    return Html(escape(printable(words), quote=True))
 
 
 def tag(name: str, /, *children: Child, **attributes: str | bool | None) -> Html:
