@@ -148,7 +148,7 @@ def test_what_is_no_path_is_refused(site: Site, request_line: bytes) -> None:
 )
 def test_junk_ends_its_connection_and_nothing_else(site: Site, junk: bytes) -> None:
     with site.connect() as sock:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):  # it may be closed by then, as of what is too long not all is read
             sock.sendall(junk)
             sock.shutdown(socket.SHUT_WR)
         read_all(sock)
