@@ -83,6 +83,12 @@ def with_segment(picture: bytes, payload: bytes, marker: int = 0xE1) -> bytes:
     return picture[:2] + head + payload + picture[2:]
 
 
+def with_far_exif(picture: bytes, tag: int, place: int = 0xFFFF_FFF0) -> bytes:
+    """The JPEG file with the value of a tag where no 32-bit system can look."""
+    entry = picture.index(struct.pack("<H", tag), picture.index(b"Exif\0\0II"))
+    return picture[: entry + 8] + struct.pack("<I", place) + picture[entry + 12 :]
+
+
 def scan_of(picture: bytes) -> bytes:
     """From the first quantization table on: everything that makes pixels."""
     return picture[picture.rindex(b"\xff\xdb", 0, picture.index(b"\xff\xc4")) :]

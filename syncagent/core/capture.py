@@ -24,8 +24,8 @@ def capture_time(head: bytes) -> str | None:
     try:
         tiff = tiff_of(head)
         return _read(tiff) if tiff is not None else None
-    except (struct.error, IndexError, UnicodeDecodeError):
-        return None
+    except (struct.error, IndexError, OverflowError, UnicodeDecodeError):
+        return None  # OverflowError: a place beyond 2 GiB, on a 32-bit system
 
 
 def tiff_of(head: bytes) -> bytes | None:

@@ -67,6 +67,6 @@ def _tags(data: bytes | bytearray) -> dict[int, str]:
             tags = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
             if exif.get_ifd(ExifTags.IFD.GPSInfo):
                 tags[GPS] = True
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, OverflowError, SyntaxError, ValueError, KeyError, TypeError, struct.error) as error:
         raise Damaged(f"Pillow cannot read it ({type(error).__name__})") from error
     return {tag: repr(value) for tag, value in tags.items()}

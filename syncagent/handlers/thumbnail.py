@@ -60,7 +60,7 @@ def _small(path: str) -> Image.Image | None:
         return None
     except Image.DecompressionBombWarning as error:
         raise Image.DecompressionBombError(str(error)) from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except (OSError, OverflowError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's, not the picture's
         return None

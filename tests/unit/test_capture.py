@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,13 @@ def test_what_is_no_picture_has_no_time() -> None:
     assert capture_time(b"") is None
     assert capture_time(b"\xff\xd8") is None
     assert capture_time(b"\xff\xd8\xff\xe1\x00\x04ab") is None
+
+
+@pytest.mark.parametrize("place", [(1 << 31) - 1, 1 << 31, (1 << 32) - 1])
+def test_a_directory_beyond_what_a_machine_can_address_is_not_known(place: int) -> None:
+    assert capture_time(b"MM\0*" + struct.pack(">I", place) + bytes(100)) is None
+    directory = struct.pack(">HHHIII", 1, 0x8769, 4, 1, place, 0)
+    assert capture_time(b"MM\0*" + struct.pack(">I", 8) + directory + bytes(100)) is None
 
 
 @given(st.integers(0, 400), st.binary(min_size=1, max_size=4))

@@ -220,6 +220,15 @@ def test_a_location_that_shares_its_place_with_another_tag_is_refused() -> None:
         jpeg.erase_location(picture)
 
 
+def test_exif_that_points_beyond_what_a_machine_can_address_is_refused_or_stripped(strip: Strip) -> None:
+    try:
+        stripped = strip(pictures.with_far_exif(pictures.jpeg(), ExifTags.Base.Model))
+    except Damaged:
+        return
+    assert stripped is not None
+    assert not any(rational in stripped for rational in pictures.rationals())
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_whatever_is_damaged_it_is_refused_or_no_byte_of_the_picture_changes(data: st.DataObject) -> None:

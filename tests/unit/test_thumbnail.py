@@ -103,6 +103,13 @@ def test_without_a_file_name_the_path_gives_it(tmp_path: Path) -> None:
     assert "id" not in thumb
 
 
+@pytest.mark.parametrize("tag", [0x0110, 0x8769])
+def test_exif_that_points_beyond_what_a_machine_can_address_is_no_fault_of_the_handler(
+    tmp_path: Path, tag: int
+) -> None:
+    made(tmp_path, pictures.with_far_exif(pictures.jpeg(), tag))
+
+
 def test_a_small_picture_is_not_blown_up(tmp_path: Path) -> None:
     assert opened(made(tmp_path, saved(pictures.drawing((20, 10)), "PNG"), "a.png")).size == (20, 10)
 
