@@ -182,6 +182,16 @@ def test_a_web_site_cannot_reach_the_page_under_its_own_name(agent: Paged) -> No
     assert agent.get("/", method="POST")[0] == 405
 
 
+def open_files(agent: Paged) -> list[str]:
+    """What the agent has open at the moment."""
+    assert agent.process is not None
+    fds, found = f"/proc/{agent.process.pid}/fd", []
+    for fd in os.listdir(fds):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(f"{fds}/{fd}"))
+    return found
+
+
 def test_the_newest_pictures_are_shown_small_and_whole(agent: Paged) -> None:
     plain, own = pictures.jpeg(), pictures.drawing((40, 30))
     file = io.BytesIO()
@@ -203,8 +213,7 @@ def test_the_newest_pictures_are_shown_small_and_whole(agent: Paged) -> None:
     assert body.endswith(pictures.THUMBNAIL[2:])
     assert agent.get(f"/thumbnail/{png}?v=1")[2] == file.getvalue(), "a small picture is its own thumbnail"
     assert agent.get(f"/picture/{png}", method="HEAD")[1]["Content-Length"] == str(len(file.getvalue()))
-    fds = f"/proc/{agent.process.pid}/fd" if agent.process else ""
-    assert not any("b.PNG" in os.readlink(f"{fds}/{fd}") for fd in os.listdir(fds) if os.path.lexists(f"{fds}/{fd}"))
+    wait_until(lambda: not any("b.PNG" in path for path in open_files(agent)), what="the picture is closed again")
 
 
 def test_what_is_no_picture_is_gone_or_is_changed_is_not_shown(agent: Paged) -> None:
