@@ -57,7 +57,7 @@ test-deb: deb
 test-vm: .venv/installed
 	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm
 
-# What CI runs of it: with one power cut.
+# A short form of it, with one power cut.
 test-vm-short: .venv/installed
 	$(AS_ROOT) env VMLAB="$(VMLAB)" $(CURDIR)/$(BIN)/python -m tests.vm --short
 
