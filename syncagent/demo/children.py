@@ -104,7 +104,7 @@ def _on_the_leash(parent: int, arguments: Sequence[str]) -> None:
     """Become that program. The wish for the signal survives execve(2), so the program need not know of it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() == parent:  # else it was gone before the kernel knew of our wish
-        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - our own interpreter
 
 
 if __name__ == "__main__":

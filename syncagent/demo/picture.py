@@ -75,7 +75,7 @@ def _ground(draw: ImageDraw.ImageDraw, noon: float) -> None:
 def _trees(draw: ImageDraw.ImageDraw, frame: int, noon: float) -> None:
     ripe = _mix((150, 190, 60), (214, 40, 36), (frame % 400) / 400)
     for row in range(4):
-        dice = random.Random(row)  # noqa: S311
+        dice = random.Random(row)  # noqa: S311 - the same trees in every picture
         size, ground = 34 + row * 30, _HORIZON + 24 + row * row * 34
         for left in range(-20, SIZE[0], size * 3):
             middle, crown = left + dice.randrange(-8, 9) + size, ground - size * 2
