@@ -14,7 +14,7 @@ from syncagent.core.board import Board, Fact
 from syncagent.core.budget import Spent
 from syncagent.core.errors import Transient
 from syncagent.core.messages import all_addresses
-from syncagent.core.model import OWED, State
+from syncagent.core.model import State
 from syncagent.core.release import component_of, firmware_carriers
 from syncagent.core.settings import Settings
 from syncagent.core.settle import Pending
@@ -130,19 +130,18 @@ class Reporter:
         self, names: Sequence[str], settling_s: Mapping[str, float]
     ) -> tuple[float | None, dict[str, float | None]]:
         """(age of the oldest file that the bucket does not have, that of each address's), finished or not."""
-        is_owed = self._journal.count_of(*OWED) > 0
 
         def oldest(recorded_s: float | None, *unfinished_s: float) -> float | None:
             return max((*unfinished_s, recorded_s) if recorded_s is not None else unfinished_s, default=None)
 
         by_address = {
             name: oldest(
-                self._journal.oldest_owed(name) if is_owed else None,
+                self._journal.oldest_owed(name),
                 *([settling_s[name]] if name in settling_s else []),
             )
             for name in names
         }
-        return oldest(self._journal.oldest_owed() if is_owed else None, *settling_s.values()), by_address
+        return oldest(self._journal.oldest_owed(), *settling_s.values()), by_address
 
     def _torn(self) -> list[str]:
         """That a torn journal was set aside."""

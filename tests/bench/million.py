@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Container, Iterator
 from typing import Any
 
@@ -35,9 +36,9 @@ def _count(status: dict[str, Any], *states: str) -> int:
     return sum(int(status["queue"][state]["files"]) for state in states) if status else 0
 
 
-def _fill(directory: str, count: int) -> str:
-    """Files of which the last is the newest; its path below the directory."""
-    name = ""
+def _fill(directory: str, count: int) -> list[str]:
+    """Files of which the last is the newest. Returns the last few, by their paths below the directory."""
+    names: deque[str] = deque(maxlen=100)
     now = time.time_ns()
     for number in range(DIRECTORIES):
         inner = os.path.join(directory, f"d{number:04d}")
@@ -47,9 +48,10 @@ def _fill(directory: str, count: int) -> str:
             path = os.path.join(directory, name)
             with open(path, "wb") as file:
                 file.write(name.encode())
+            names.append(name)
             stamp = now - (count - number * (count // DIRECTORIES) - each) * 1_000_000
             os.utime(path, ns=(stamp, stamp))
-    return name
+    return list(names)
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:
@@ -67,7 +69,7 @@ def million(plan: Plan) -> Iterator[Row]:
         log_path = os.path.join(work_dir, "log")
         with card(base_dir, 12 << 30, "tmpfs", inodes=2 * count + 10_000):
             os.makedirs(job.source_dir)
-            newest = _fill(job.source_dir, count)
+            last = _fill(job.source_dir, count)
             command = _newest_first(job)
             begun = time.monotonic()
             with processes.running(command, environment(), log_path=log_path) as process:
@@ -86,6 +88,7 @@ def million(plan: Plan) -> Iterator[Row]:
             }
             yield Row(f"{count} files found, store away after the first", figures)
             early = {key for key, _ in server.files("bench-million")}
+            newest = next(name for name in reversed(last) if f"camera/{name}" not in early)
             server.start()
             begun = time.monotonic()
             with processes.running(command, environment(), log_path=log_path) as process:
@@ -103,7 +106,11 @@ def million(plan: Plan) -> Iterator[Row]:
                 "peak RSS MiB": seen.peak_rss_bytes / (1 << 20),
                 "state MB": sum(entry.stat().st_size for entry in os.scandir(os.path.join(work_dir, "state"))) / 1e6,
             }
-            yield Row(f"{count} files known, newest first", figures, [f"newest: {newest}, first: {first}"])
+            yield Row(
+                f"{count} files known, newest first",
+                figures,
+                [f"newest that was left: camera/{newest}, first: {first}"],
+            )
 
 
 def _newest_first(job: Job) -> list[str]:

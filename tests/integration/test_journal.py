@@ -971,6 +971,28 @@ def test_the_age_of_the_oldest_owed_file_counts_by_journal_time(journal: Journal
     assert journal.oldest_owed() == 10
 
 
+def test_the_oldest_owed_file_is_found_without_reading_what_went_before_it(journal: Journal, clock: FakeClock) -> None:
+    early = add(journal, "generated_data/early")
+    journal.finish(early, State.PARKED, reason="no")
+    clock.advance(100)
+    journal.record([Arrival("a", f"generated_data/{number}", facts()) for number in range(2_000)])
+    assert journal.oldest_owed() == 0
+    for row in journal.listing():
+        if row.state is State.READY:
+            confirm(journal, row, row.path)
+    clock.advance(10)
+    add(journal, "generated_data/late")
+    assert journal.oldest_owed() == 0
+    steps: list[int] = []
+    journal._reader.set_progress_handler(lambda: steps.append(1), 100)
+    clock.advance(1)
+    assert journal.oldest_owed() == 1
+    journal._reader.set_progress_handler(None, 0)
+    assert len(steps) < 5  # of 2,000 rows that would be more than a hundred
+    assert journal.retry() == 1
+    assert journal.oldest_owed() == 111  # what was parked is owed again
+
+
 def reopen_after(open_journal: Callable[..., Journal], wall: datetime, *, owed_age_s: float) -> float | None:
     """Age of a file that was `owed_age_s` old when the power went, in a run that begins at `wall`."""
     clock = FakeClock(datetime(2025, 6, 1, tzinfo=UTC), monotonic=5_000)

@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from syncagent.core.model import State
+from syncagent.core.model import OWED, State
 
 from .arrivals import Arrivals
 from .database import FILE_NAME
@@ -128,14 +128,30 @@ class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads, Veri
         A message whose file is not there yet owes nothing so far.
         Of one address, or of all that are active.
         """
-        names = self._active if address is None else (address,)
-        ids = [self._addresses.get(name, -1) for name in names]
-        query = (
-            f"SELECT min(recorded) FROM version WHERE state IN ({OWED_WORDS}) AND reason != '{FOR_FILE}'"
-            f" AND address IN ({', '.join('?' * len(ids))})"
+        names = self._active if address is None else {address}
+        owing = {name for name, state, reason in self._tally.copy() if state in OWED and reason != FOR_FILE}
+        recorded = [self._oldest_recorded(name) for name in names & owing]
+        oldest = min((each for each in recorded if each is not None), default=None)
+        return max(0.0, self.time() - oldest) if oldest is not None else None
+
+    def _oldest_recorded(self, name: str) -> float | None:
+        """When the oldest version that an address owes was recorded: rows are in the order of that time.
+
+        It is looked for from where the last look found it: a status must not read a million rows that went.
+        """
+        with self._owed_lock:
+            since, moves = self._owed_since.get(name, 0), self._owed_moves
+        found = self._read(
+            "SELECT id, recorded FROM version NOT INDEXED WHERE id >= ? AND address = ?"
+            f" AND state IN ({OWED_WORDS}) AND reason != '{FOR_FILE}' ORDER BY id LIMIT 1",
+            (since, self._addresses.get(name, -1)),
         )
-        rows = self._read(query, ids)
-        return max(0.0, self.time() - rows[0][0]) if rows[0][0] is not None else None
+        if not found:
+            return None
+        with self._owed_lock:
+            if moves == self._owed_moves:
+                self._owed_since[name] = found[0][0]
+        return float(found[0][1])
 
     def begin(self) -> bool:
         """A run begins. False when the last one's log is lost, so that the journal is an older one than it was.

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from syncagent.core.model import TRANSITIONS, State
+from syncagent.core.model import OWED, TRANSITIONS, State
 from syncagent.edges.clock import Clock
 
 from .confirmations import Confirmations
 from .database import Database
-from .rows import ROWS, Row, row_of
+from .rows import FOR_FILE, ROWS, Row, row_of
 
 T = TypeVar("T")
 
@@ -45,6 +45,10 @@ class JournalBase(Database):
         self._batches: dict[tuple[str, str, str, int | None], list[Row]] = {}  # claims to come; _take_lock
         self._moved: set[int] = set()  # rows that moved since those batches were read
         self._moving: list[int] = []  # those of the transaction at hand
+        self._owing: list[int] = []  # those of them that are owed now
+        self._owed_since: dict[str, int] = {}  # address -> a row id before which nothing is owed; _owed_lock
+        self._owed_moves = 0  # transactions that made rows owed again; _owed_lock
+        self._owed_lock = threading.Lock()
         self._position = 0  # of the last confirmation
         self._uploads: set[int] = set()  # rows that have a multipart upload on its way
         self._tally: dict[tuple[str, State, str], list[int]] = {}
@@ -79,12 +83,21 @@ class JournalBase(Database):
         self._position = last or 0
         self._uploads = {row_id for (row_id,) in connection.execute("SELECT version FROM upload")}
         self._batches = {}
+        with self._owed_lock:
+            self._owed_moves += 1
+            self._owed_since.clear()
         self._recount(connection)
 
     def _committed(self) -> None:
         # Not before: a batch that is read between the move and its commit shows the row as it was.
         self._moved.update(self._moving)
         self._moving.clear()
+        if self._owing:
+            first = min(self._owing)
+            self._owing.clear()
+            with self._owed_lock:
+                self._owed_moves += 1
+                self._owed_since = {name: min(row_id, first) for name, row_id in self._owed_since.items()}
         # Not before either: who is told of a confirmation looks for it in the file.
         self.confirmations.tell(self._position)
 
@@ -95,6 +108,7 @@ class JournalBase(Database):
 
     def _rolled_back(self) -> None:
         self._moving.clear()
+        self._owing.clear()
         self._tally, self._position, self._uploads, self._addresses = self._before
         self._directories.clear()
         self._batches = {}
@@ -220,6 +234,8 @@ class JournalBase(Database):
         if state not in TRANSITIONS[State(old_state)]:
             raise ValueError(f"row {row_id} cannot go from {old_state} to {state}")
         self._moving.append(row_id)
+        if state in OWED and (State(old_state) not in OWED or old_reason == FOR_FILE):
+            self._owing.append(row_id)
         if "sha256" in values:
             values["room"] = None
         names = "".join(f", {name} = ?" for name in values)
