@@ -148,6 +148,7 @@ def huge(plan: Plan) -> Iterator[Row]:
             os.makedirs(job.source_dir)
             size_bytes = blocks * len(block)
             with open(os.path.join(job.source_dir, "film.jpg"), "wb") as file:
+                file.truncate(size_bytes)
                 file.writelines(block for _ in range(blocks))
             log_path = os.path.join(work_dir, "log")
             cost = processes.run(agent(job), environment(), log_path=log_path, timeout_s=DEADLINE_S)
