@@ -138,8 +138,11 @@ def _check_card(settings: Settings, directories: Directories, device: Device) ->
         return
     percent = 100.0 * free / total if total else 100.0
     text = f"{percent:.0f} % of {total / 1e9:.1f} GB and {inodes:.0f} % of the inodes are free"
-    retention = next((address.carrier.retention for address in settings.addresses), Retention())
-    least, least_inodes = retention.min_free_percent, retention.min_free_inodes_percent
+    rules = [address.carrier.retention for address in settings.addresses]
+    least = max((rule.min_free_percent for rule in rules if rule.min_free_percent is not None), default=None)
+    least_inodes = max(
+        (rule.min_free_inodes_percent for rule in rules if rule.min_free_inodes_percent is not None), default=None
+    )
     is_low = percent < (least or MIN_FREE_PERCENT) or inodes < (least_inodes or MIN_INODES_PERCENT)
     if machine.is_read_only(data):
         yield Finding("card", Verdict.FAILED, f"{data} is read-only", machine.READ_ONLY_REMEDY)

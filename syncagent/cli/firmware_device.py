@@ -16,6 +16,7 @@ from syncagent.cli.context import Context, fail, print_json, say
 from syncagent.cli.parts import Parts
 from syncagent.core.errors import AlreadyRunning, Blocked, Refused, SyncagentError, Transient
 from syncagent.core.moments import moment_of
+from syncagent.core.printable import printable
 from syncagent.core.release import UNDER_WAY, Phase, component_of, firmware_carriers
 from syncagent.core.settings import Carrier, Firmware, Settings
 from syncagent.docks.channel import Look, face_in_trouble, face_of, manifest_of
@@ -151,7 +152,7 @@ def check(context: Context, component: str | None, as_json: bool) -> None:
         if as_json:
             print_json({"component": bench.component, **face_of(look), "phase": str(look.phase)})
         else:
-            click.echo(_told(bench, look))
+            click.echo(printable(_told(bench, look)))
         sys.exit(_CODES.get(look.phase, 1))
 
 
@@ -209,7 +210,7 @@ def update(context: Context, now: bool, component: str | None) -> None:
             bench.journal.set_firmware_face(bench.component, dict(face))
             _unreachable(bench, error)
         on_news.end()
-        click.echo(_told(bench, look))
+        click.echo(printable(_told(bench, look)))
         ask(context.state_dir, "poll")
         sys.exit(_CODES.get(look.phase, 1))
 
@@ -264,7 +265,7 @@ def status(context: Context, as_json: bool, component: str | None) -> None:
     for name, value in document.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {each}" for key, each in value.items())
-        click.echo(f"{name + ':':<18} {value if value not in (None, '') else '-'}")
+        click.echo(printable(f"{name + ':':<18} {value if value not in (None, '') else '-'}"))
 
 
 def _status(bench: _Bench) -> dict[str, Any]:
@@ -365,7 +366,7 @@ def history(context: Context, as_json: bool, component: str | None) -> None:
         return
     for step in steps:
         reason = f"  {step['reason']}" if step["reason"] else ""
-        click.echo(f"{step['time']}  {step['release']:<20} {step['state']}{reason}")
+        click.echo(printable(f"{step['time']}  {step['release']:<20} {step['state']}{reason}"))
     if not steps:
         say("nothing")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from syncagent.assembly import Directories
@@ -107,6 +108,8 @@ def test_a_card_nearly_full_is_a_failure_unless_confirmed_files_go(
     found = check("card", places, device)[0]
     assert (found.verdict, "min_free_percent" in found.remedy) == (Verdict.FAILED, True)
     assert check("card", places, device, settings(min_free_percent=10.0))[0].verdict is Verdict.WARNING
+    second = attrs.evolve(settings(), addresses=settings().addresses + settings(min_free_percent=10.0).addresses)
+    assert check("card", places, device, second)[0].verdict is Verdict.WARNING
     monkeypatch.setattr(files, "space_of", lambda _: (50, 100, 2.0))
     assert check("card", places, device)[0].verdict is Verdict.FAILED
     monkeypatch.setattr(files, "space_of", lambda _: (50, 100, 50.0))

@@ -131,6 +131,18 @@ def test_what_the_script_replaces_has_a_name_and_what_it_writes_to_is_not_replac
     assert 'getElementById("stale")' in SCRIPT
 
 
+@pytest.mark.parametrize(
+    ("state", "mark"),
+    [("confirmed", "good"), ("stale", "warning"), ("rolled_back", "warning"), ("failed", "trouble")],
+)
+def test_firmware_that_failed_is_not_marked_as_good(state: str, mark: str) -> None:
+    shown = json.loads(json.dumps(status()))
+    shown["firmware"] = {"camera": {"release": "2.0", "state": state, "reason": "because"}}
+    page = render(View(status=shown))
+    section = page[page.index('<section id="firmware"') :]
+    assert f'title="{mark}"' in section[: section.index("</li>")]
+
+
 def test_an_agent_that_has_nothing_to_show_has_a_page() -> None:
     bare = json.loads(json.dumps(status()))
     bare.update(

@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from syncagent.cli.context import print_json, say
 from syncagent.cli.publishing.desk import Desk, at_desk, commit
 from syncagent.core.manifest import time_text
+from syncagent.core.printable import printable
 from syncagent.core.words import size_words
 from syncagent.publish.audit import audit
 from syncagent.publish.audit import fleet as devices_of
@@ -29,7 +31,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON document.
 def show_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = Table(*titles, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     console = Console()
     # Elsewhere nobody wraps for us, and a program that reads wants whole lines.
     console.print(table, soft_wrap=True) if console.is_terminal else Console(width=500).print(table)
@@ -46,7 +48,7 @@ def verify(desk: Desk, as_json: bool) -> None:
         for finding in audit(publisher.shelf, repository, publisher.now):
             findings.append(finding)
             if not as_json:
-                click.echo(f"{'ok ' if finding.is_ok else 'BAD'} {finding.what}: {finding.detail}")
+                click.echo(printable(f"{'ok ' if finding.is_ok else 'BAD'} {finding.what}: {finding.detail}"))
     if as_json:
         print_json([{"what": f.what, "ok": f.is_ok, "detail": f.detail} for f in findings])
     sys.exit(0 if all(finding.is_ok for finding in findings) else 1)

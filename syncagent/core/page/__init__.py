@@ -22,6 +22,7 @@ from syncagent.core.words import age_words, size_words
 _FEW_PERCENT, _LEAST_PERCENT = 15.0, 5.0
 _LEAST_SPAN_S = 300.0
 _LOOKS = {"ok": "good", "degraded": "warn", "broken": "bad", "stopped": "bad"}
+_FIRMWARE_LOOKS = {"stale": "warn", "rolled_back": "warn", "failed": "bad", "rejected": "bad"}
 _WORDS = {"ok": "Files get through.", "stopped": "The agent is not running."}
 
 
@@ -328,7 +329,7 @@ def _firmware(firmware: Mapping[str, Mapping[str, Any]]) -> Html:
         "ul",
         *(
             _item(
-                "good",
+                _FIRMWARE_LOOKS.get(str(face.get("state")), "good"),
                 name,
                 str(face.get("state", "")),
                 f"{face.get('release') or 'none'}",
