@@ -50,7 +50,7 @@ from syncagent.edges.handling import HandlerHost
 from syncagent.edges.i2c import Buses
 from syncagent.edges.inbox import Inbox, Outbox
 from syncagent.edges.journal import Journal, set_aside, wrecks
-from syncagent.edges.objects import S3Store
+from syncagent.edges.objects import S3Store, wire_sum
 from syncagent.edges.reserve import Reserve
 from syncagent.edges.synchrony import is_synchronised
 from syncagent.edges.systemd import Notifier
@@ -410,8 +410,7 @@ class App:
 
     def _totals(self, carrier_name: str, store: S3Store) -> tuple[int, int]:
         """Bytes sent and received over a carrier, its firmware's included."""
-        own = [each.wire_totals() for each in (store, self._firmware_stores.get(carrier_name)) if each is not None]
-        return sum(each.sent_bytes for each in own), sum(each.received_bytes for each in own)
+        return wire_sum(each for each in (store, self._firmware_stores.get(carrier_name)) if each is not None)
 
     def _build_firmware(self) -> None:
         meters = {dock.carrier.name: dock.meter for dock in self._docks}

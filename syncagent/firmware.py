@@ -26,7 +26,7 @@ from syncagent.edges.clock import Clock
 from syncagent.edges.drop import Drop
 from syncagent.edges.fetch import Fetch
 from syncagent.edges.journal import Journal
-from syncagent.edges.objects import S3Store
+from syncagent.edges.objects import S3Store, wire_sum
 from syncagent.edges.synchrony import is_synchronised
 
 logger = logging.getLogger(__name__)
@@ -111,11 +111,8 @@ def open_hangar(
 
 
 def _meter(carrier: Carrier, journal: Journal, clock: Clock, store: S3Store) -> Meter:
-    def totals() -> tuple[int, int]:
-        wire = store.wire_totals()
-        return wire.sent_bytes, wire.received_bytes
-
-    return Meter(carrier, journal=journal, clock=clock, totals=totals, store_time=store.store_clock.store_time)
+    store_time = store.store_clock.store_time
+    return Meter(carrier, journal=journal, clock=clock, totals=lambda: wire_sum([store]), store_time=store_time)
 
 
 def _why_wait(meter: Meter, path: str) -> str:

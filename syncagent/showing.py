@@ -28,7 +28,7 @@ from syncagent.core.territory import Territory
 from syncagent.edges.clock import Clock
 from syncagent.edges.files import PinnedFile
 from syncagent.edges.journal import Journal, Row
-from syncagent.edges.objects import S3Store
+from syncagent.edges.objects import S3Store, wire_sum
 from syncagent.edges.web import NOT_FOUND, OK, UNAVAILABLE, Answer, Question, Web, text_answer
 from syncagent.workers.page import Page
 
@@ -58,12 +58,8 @@ def open_page(
 ) -> tuple[Web, Page]:
     """The server, not yet listening, and the worker that looks after it."""
 
-    def wire_totals() -> tuple[int, int]:
-        totals = [store.wire_totals() for store in stores]
-        return sum(each.sent_bytes for each in totals), sum(each.received_bytes for each in totals)
-
     def counts() -> dict[str, tuple[str, int]]:
-        sent, received = wire_totals()
+        sent, received = wire_sum(stores)
         return {
             "syncagent_sent_files_total": ("Files that were confirmed.", board.count("sent_files")),
             "syncagent_sent_bytes_total": ("Bytes of the files that were confirmed.", board.count("sent_bytes")),
@@ -87,7 +83,7 @@ def open_page(
         history,
         unsent_files=lambda: journal.count_of(*OWED) + len(settling),
         sent_files=lambda: board.count("sent_files"),
-        wire_bytes=lambda: wire_totals()[0],
+        wire_bytes=lambda: wire_sum(stores)[0],
         board=board,
         clock=clock,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -440,3 +440,9 @@ class S3Store:
 def _sendable(key: str) -> str:
     quote_key(key)
     return key
+
+
+def wire_sum(stores: Iterable[S3Store]) -> tuple[int, int]:
+    """(bytes sent, bytes received) over the wire since these stores were made."""
+    totals = [store.wire_totals() for store in stores]
+    return sum(each.sent_bytes for each in totals), sum(each.received_bytes for each in totals)

@@ -78,7 +78,8 @@ def work(agent: Agent, store: VerifyingS3, *, is_flushing: bool = True) -> Recor
     if not is_flushing:
         words = [sys.executable, "-c", WITHOUT_FLUSHES, *words[words.index("syncagent") + 1 :]]
     with open(agent.log_path, "ab") as log:
-        subprocess.run(recorder.command(record, words), stderr=log, check=False, timeout=240, env=environment())
+        done = subprocess.run(recorder.command(record, words), stderr=log, check=False, timeout=240, env=environment())
+    assert done.returncode == 0, agent.log()
     assert {key: body for key, body in sent(store).items() if key in wanted} == wanted, agent.log()
     assert not any(os.path.exists(agent.path(name)) for name in FILES), agent.log()
     assert dropped(agent)["firmware_images/boot.bin"] == IMAGE, agent.log()
