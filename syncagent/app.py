@@ -156,9 +156,9 @@ class App:
         try:
             journal.make_room = self.reserve.give_up
             journal.keep_room()
-            journal.set_stores(stores_of(settings))
             if not journal.begin():
                 logger.error("the journal's log is lost: what the bucket holds is looked at anew")
+            journal.set_stores(stores_of(settings))
             return journal, journal.recover()
         except BaseException:
             journal.close()

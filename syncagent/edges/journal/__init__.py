@@ -154,11 +154,12 @@ class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads, Veri
         return float(found[0][1])
 
     def begin(self) -> bool:
-        """A run begins. False when the last one's log is lost, so that the journal is an older one than it was.
+        """A run begins. False when the last one's log is lost or torn, so that the journal is an older one than it was.
 
-        What the bucket holds has to be looked at anew then.
+        What the bucket holds has to be looked at anew then. Before anything is written, which makes the log longer.
         """
-        is_lost = self.note(_IN_USE) is not None and not self.had_log
+        frames = self.fold_log()
+        is_lost = self.note(_IN_USE) is not None and (not self.log_frames or frames < self.log_frames)
         if is_lost:
             self._write(lambda connection: connection.execute("DELETE FROM note WHERE name LIKE 'listed %'"))
         self.set_note(_IN_USE, "")
