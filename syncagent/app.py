@@ -49,7 +49,7 @@ from syncagent.edges.files import Hold
 from syncagent.edges.handling import HandlerHost
 from syncagent.edges.i2c import Buses
 from syncagent.edges.inbox import Inbox, Outbox
-from syncagent.edges.journal import Journal, set_aside, wrecks
+from syncagent.edges.journal import Journal, is_missing, set_aside, wrecks
 from syncagent.edges.objects import S3Store
 from syncagent.edges.reserve import Reserve
 from syncagent.edges.synchrony import is_synchronised
@@ -136,17 +136,20 @@ class App:
             logger.warning("no lock path=%s reason=%s", path, error)
 
     def _open_journal(self, settings: Settings, directories: Directories) -> Journal:
-        """The journal of the last run, or a new one when that is torn: scan and listing of the bucket fill it.
+        """The journal of the last run, or a new one when that is torn or lost: scan and listing of the bucket fill it.
 
         Raises: JournalBroken, Transient(DISK).
         """
+        is_lost = self.reserve.is_there() and is_missing(directories.state_dir)
+        if is_lost:
+            logger.error("no journal is left, a new one is made from disk and bucket in=%s", directories.state_dir)
         try:
             journal, recovered = self._recover(settings, directories)
         except JournalTorn as error:
             logger.error("journal torn reason=%s", error)
             self._set_aside(directories)
             journal, recovered = self._recover(settings, directories)
-        journal.know_torn(wrecks(directories.state_dir))
+        journal.know_torn(wrecks(directories.state_dir), is_lost=is_lost)
         if recovered:
             logger.info("recovered rows=%d", recovered)
         return journal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -44,6 +45,15 @@ def empty_state(agent: Agent) -> None:
     os.mkdir(agent.state_dir)
 
 
+def remove_file(agent: Agent) -> None:
+    os.unlink(journal_of(agent))
+
+
+def warnings(agent: Agent) -> list[str]:
+    document = json.loads(agent.cli("status", "--json").stdout)
+    return list(document["warnings"])
+
+
 def empty_file(agent: Agent) -> None:
     os.truncate(journal_of(agent), 0)
 
@@ -79,6 +89,21 @@ def test_what_is_new_or_other_is_sent_and_replaces_nothing(agent: Agent, verifyi
     key = suffixed(agent.key("day/1.jpg"), b"other")
     assert sent(verifying) == {**objects, agent.key("new.jpg"): b"new", key: b"other"}
     assert len(puts(verifying)) == before + 2
+
+
+@pytest.mark.parametrize("lose", [remove_file, empty_file])
+def test_a_lost_journal_is_told_of_until_somebody_has_seen_it(agent: Agent, lose: Callable[[Agent], None]) -> None:
+    assert agent.run_once().returncode == 0
+    assert warnings(agent) == []
+    lose(agent)
+    result = agent.run_once()
+    assert result.returncode == 0 and "no journal is left" in result.stderr
+    (warning,) = warnings(agent)
+    assert "the journal was lost" in warning and "retry" in warning
+    assert agent.cli("retry", "--all").returncode == 0
+    assert warnings(agent) == []
+    assert agent.run_once().returncode == 0
+    assert warnings(agent) == []
 
 
 def log_of(agent: Agent) -> str:
