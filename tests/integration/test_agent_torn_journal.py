@@ -94,7 +94,7 @@ def test_a_torn_journal_is_set_aside_and_told_of_and_the_next_run_sends_what_is_
     assert wrecks_of(agent) == [wreck]
 
 
-@pytest.mark.parametrize("command", ["ls", "status", "retry", "send"])
+@pytest.mark.parametrize("command", ["ls", "retry", "send"])
 def test_only_the_agent_sets_a_torn_journal_aside(agent: Agent, command: str) -> None:
     noise(journal_of(agent))
     with open(journal_of(agent), "rb") as file:
@@ -105,6 +105,18 @@ def test_only_the_agent_sets_a_torn_journal_aside(agent: Agent, command: str) ->
     assert "damaged" in result.stderr and "Traceback" not in result.stderr
     with open(journal_of(agent), "rb") as file:
         assert file.read() == before
+    assert wrecks_of(agent) == []
+
+
+def test_the_status_of_an_agent_that_is_not_running_says_so_and_that_its_journal_is_torn(agent: Agent) -> None:
+    noise(journal_of(agent))
+    for arguments in ((), ("--json",)):
+        result = agent.cli("status", *arguments)
+        assert result.returncode == 3
+        assert "is damaged" in result.stderr and "Traceback" not in result.stderr
+    document = json.loads(result.stdout)
+    assert (document["running"], document["state"]) == (False, "stopped")
+    assert "is damaged" in document["facts"]["disk"]["reason"]
     assert wrecks_of(agent) == []
 
 
