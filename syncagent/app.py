@@ -119,6 +119,7 @@ class App:
         self._is_once = is_once
         self._addresses = all_addresses(settings)
         self._upload_bells: list[Bell] = []
+        self._nimble: list[Uploader] = []  # of each carrier the one that also tidies
         self._stores: list[S3Store] = []
         self._firmware_stores: dict[str, S3Store] = {}  # by the carrier's name
         self._firmware_meters: dict[str, Meter] = {}  # of carriers that nothing is sent over
@@ -405,6 +406,8 @@ class App:
             self._upload_bells.append(bell)
             name = f"upload-{carrier.name}-{number}"
             worker = Uploader(name, dock, system_id=self.settings.system.id, is_nimble=number == 1)
+            if number == 1:
+                self._nimble.append(worker)
             # A request may wait for the store as long as `stall_s` says, and more than one may be made in a pass.
             self.supervisor.add(Crew(worker, bell, f"uploader/{name}", max_silence_s=3600.0))
 
@@ -597,6 +600,10 @@ class App:
             progress = (*self._progress(), furthest.bytes_of(self.board.flights()))
             if progress != last:
                 last, moved_at = progress, now
+            if done:
+                with contextlib.suppress(JournalBroken, Stopping):  # the next run tries again
+                    for uploader in self._nimble:
+                        uploader.tidy()
             return done or now - moved_at >= timeout_s
 
         self._start()
