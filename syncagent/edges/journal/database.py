@@ -267,6 +267,10 @@ class Database:
         try:
             return work()
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ:
+                # The log, or the journal, was cut under us: nothing can be read there again until it is opened anew.
+                self._lost = self._lost or JournalLost(f"{self.path} was cut while it was in use ({error})")
+                raise self._lost from error
             raise self._broken(error) from error
 
     def _refresh(self, connection: sqlite3.Connection) -> None:
