@@ -49,7 +49,7 @@ from syncagent.edges.files import Hold
 from syncagent.edges.handling import HandlerHost
 from syncagent.edges.i2c import Buses
 from syncagent.edges.inbox import Inbox, Outbox
-from syncagent.edges.journal import Journal, set_aside, wrecks
+from syncagent.edges.journal import Journal, is_missing, set_aside, wrecks
 from syncagent.edges.objects import S3Store, wire_sum
 from syncagent.edges.reserve import Reserve
 from syncagent.edges.synchrony import is_synchronised
@@ -119,6 +119,7 @@ class App:
         self._is_once = is_once
         self._addresses = all_addresses(settings)
         self._upload_bells: list[Bell] = []
+        self._nimble: list[Uploader] = []  # of each carrier the one that also tidies
         self._stores: list[S3Store] = []
         self._firmware_stores: dict[str, S3Store] = {}  # by the carrier's name
         self._firmware_meters: dict[str, Meter] = {}  # of carriers that nothing is sent over
@@ -136,17 +137,20 @@ class App:
             logger.warning("no lock path=%s reason=%s", path, error)
 
     def _open_journal(self, settings: Settings, directories: Directories) -> Journal:
-        """The journal of the last run, or a new one when that is torn: scan and listing of the bucket fill it.
+        """The journal of the last run, or a new one when that is torn or lost: scan and listing of the bucket fill it.
 
         Raises: JournalBroken, Transient(DISK).
         """
+        is_lost = self.reserve.is_there() and is_missing(directories.state_dir)
+        if is_lost:
+            logger.error("no journal is left, a new one is made from disk and bucket in=%s", directories.state_dir)
         try:
             journal, recovered = self._recover(settings, directories)
         except JournalTorn as error:
             logger.error("journal torn reason=%s", error)
             self._set_aside(directories)
             journal, recovered = self._recover(settings, directories)
-        journal.know_torn(wrecks(directories.state_dir))
+        journal.know_torn(wrecks(directories.state_dir), is_lost=is_lost)
         if recovered:
             logger.info("recovered rows=%d", recovered)
         return journal
@@ -156,9 +160,9 @@ class App:
         try:
             journal.make_room = self.reserve.give_up
             journal.keep_room()
-            journal.set_stores(stores_of(settings))
             if not journal.begin():
                 logger.error("the journal's log is lost: what the bucket holds is looked at anew")
+            journal.set_stores(stores_of(settings))
             return journal, journal.recover()
         except BaseException:
             journal.close()
@@ -402,6 +406,8 @@ class App:
             self._upload_bells.append(bell)
             name = f"upload-{carrier.name}-{number}"
             worker = Uploader(name, dock, system_id=self.settings.system.id, is_nimble=number == 1)
+            if number == 1:
+                self._nimble.append(worker)
             # A request may wait for the store as long as `stall_s` says, and more than one may be made in a pass.
             self.supervisor.add(Crew(worker, bell, f"uploader/{name}", max_silence_s=3600.0))
 
@@ -593,6 +599,10 @@ class App:
             progress = (*self._progress(), furthest.bytes_of(self.board.flights()))
             if progress != last:
                 last, moved_at = progress, now
+            if done:
+                with contextlib.suppress(JournalBroken, Stopping):  # the next run tries again
+                    for uploader in self._nimble:
+                        uploader.tidy()
             return done or now - moved_at >= timeout_s
 
         self._start()

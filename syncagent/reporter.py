@@ -144,10 +144,13 @@ class Reporter:
         return oldest(self._journal.oldest_owed(), *settling_s.values()), by_address
 
     def _torn(self) -> list[str]:
-        """That a torn journal was set aside."""
+        """That a torn journal was set aside, or one was lost."""
         name = self._journal.torn()
-        where = os.path.join(os.path.dirname(self._journal.path), name or "")
-        return [f"the journal was torn and is kept as {where}; {_TORN_REMEDY}"] if name else []
+        if name is None:
+            return []
+        where = os.path.join(os.path.dirname(self._journal.path), name)
+        what = f"was torn and is kept as {where}" if name else "was lost: its file was gone or empty"
+        return [f"the journal {what}; {_TORN_REMEDY}"]
 
     def _besides(self) -> list[str]:
         """What is wrong with things that files do not need on their way."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -12,8 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from syncagent.cli.context import EXIT_NOT_RUNNING, Context, print_json
+from syncagent.assembly import open_journal
+from syncagent.cli.context import EXIT_NOT_RUNNING, Context, fail, print_json, say
 from syncagent.core.board import Board, Fact
+from syncagent.core.errors import JournalTorn, SyncagentError
 from syncagent.core.printable import printable
 from syncagent.core.settings import Carrier, SendAddress, Settings, System
 from syncagent.core.words import age_words, size_words
@@ -39,7 +43,16 @@ def read_status(context: Context) -> dict[str, Any]:
         board.set_fact("watcher", silent)
         board.set_fact("uploader", silent)
     settings = context.settings_if_sound()
-    journal = context.journal(settings, is_read_only=True)
+    try:
+        journal = open_journal(settings, context.directories, clock, is_read_only=True)
+    except JournalTorn as error:
+        # Whether an agent runs is known all the same.
+        say(f"nothing is known of files: {error}")
+        board.set_fact("disk", Fact(False, "damaged", str(error)))
+        nowhere = replace(context.directories, state_dir=os.path.join(context.state_dir, "no-journal"))
+        journal = open_journal(settings, nowhere, clock, is_read_only=True)
+    except SyncagentError as error:
+        fail(str(error))
     try:
         if settings is None:
             settings = _unread(journal.address_names())

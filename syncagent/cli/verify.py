@@ -11,7 +11,7 @@ from rich.console import Console
 
 from syncagent.assembly import open_store, store_name, territory_of
 from syncagent.cli.context import Context, fail, print_json, say
-from syncagent.core.errors import Blocked
+from syncagent.core.errors import Blocked, Transient
 from syncagent.core.messages import all_addresses
 from syncagent.core.printable import printable
 from syncagent.core.settings import SendAddress, Settings
@@ -35,10 +35,16 @@ def verify(context: Context, as_json: bool) -> None:
     """
     settings = context.settings()
     journal = context.journal(settings, is_read_only=True)
+    places = context.places(settings)
+    verification = Verification(journal, places, territory_of(settings, context.directories, places))
+    findings: list[Finding] = []
+    trouble = None
     try:
-        verification, findings = _verify(context, settings, journal, as_json=as_json)
+        _verify(settings, journal, verification, findings, as_json=as_json)
     except Blocked as error:
-        fail(f"{error} -- {error.remedy}" if error.remedy else str(error))
+        trouble = f"{error} -- {error.remedy}" if error.remedy else str(error)
+    except Transient as error:
+        trouble = str(error)
     finally:
         journal.close()
     faults = [finding for finding in findings if finding.kind not in HARMLESS]
@@ -46,7 +52,8 @@ def verify(context: Context, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "ok": not faults,
+                "ok": not faults and trouble is None,
+                **({"error": trouble} if trouble is not None else {}),
                 "files": count.files,
                 "objects": count.objects,
                 "read_back": count.read_back,
@@ -56,6 +63,8 @@ def verify(context: Context, as_json: bool) -> None:
                 ],
             }
         )
+    if trouble is not None:
+        fail(trouble)
     say(
         f"{count.files} files, {count.objects} objects, {count.read_back} read back: "
         + (f"{len(faults)} faults" if faults else "all is there")
@@ -64,11 +73,9 @@ def verify(context: Context, as_json: bool) -> None:
 
 
 def _verify(
-    context: Context, settings: Settings, journal: Journal, *, as_json: bool
-) -> tuple[Verification, list[Finding]]:
-    places = context.places(settings)
-    verification = Verification(journal, places, territory_of(settings, context.directories, places))
-    findings: list[Finding] = []
+    settings: Settings, journal: Journal, verification: Verification, findings: list[Finding], *, as_json: bool
+) -> None:
+    """Adds to `findings`. Raises: Blocked, Transient, when there are no more because the store does not answer."""
     with _progress() as show:
         verification.on_step = lambda what: show(f"{what}: {verification.count.files + verification.count.objects}")
         for finding in _findings(settings, verification, journal):
@@ -77,7 +84,6 @@ def _verify(
                 subject = finding.path or finding.key
                 more = ": ".join(part for part in (finding.key if finding.path else "", finding.detail) if part)
                 click.echo(printable(f"{finding.kind:<26}  {subject}  {more}".rstrip()))
-    return verification, findings
 
 
 def _findings(settings: Settings, verification: Verification, journal: Journal) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from syncagent.edges.removal import Outcome
 logger = logging.getLogger(__name__)
 
 #: A directory that we emptied stays so long: its writer may be about to write the next file.
-TIDY_S = 60.0
+TIDY_S = 10.0
 #: So many of them are remembered.
 MAX_EMPTY = 10_000
 #: Files that went under one of several names, between two writes of the journal; of more, the others are hashed again.

@@ -22,6 +22,10 @@ class Reserve:
     def __init__(self, directory: str) -> None:
         self._path = os.path.join(directory, FILE_NAME)
 
+    def is_there(self) -> bool:
+        """Whether an agent that had its journal made it."""
+        return os.path.exists(self._path)
+
     def give_up(self) -> bool:
         """Make room; whether there was something to give."""
         try:

@@ -90,6 +90,16 @@ class Uploader:
             self._journal.let_go(row)
             dock.wake()
 
+    def tidy(self) -> None:
+        """For a run that ends with its work, when nothing is to be sent any more: no pass may come to do this."""
+        wait_s, allowed = self._dock.permission()
+        if wait_s > 0:
+            return
+        try:
+            self._tidy(allowed)
+        finally:
+            self._dock.unused(allowed)
+
     def _wait_s(self) -> float:
         """Nothing could be claimed: until when."""
         if self._dock.wake():

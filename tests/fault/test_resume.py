@@ -172,6 +172,19 @@ def test_an_upload_that_the_store_forgot_starts_anew(tmp_path: object) -> None:
 
 
 @pytest.mark.timeout(120)
+def test_a_run_once_leaves_no_orphan_of_a_file_that_it_finds_gone(tmp_path: object) -> None:
+    with large_field(tmp_path) as here:
+        here.agent.start()
+        here.shoot(FILM, 6 * PART_BYTES)
+        parts_arrive(here, 1)
+        here.agent.kill()
+        os.unlink(here.agent.path(FILM))
+        here.files.clear()
+        result = here.agent.run_once()
+        assert result.returncode == 0, result.stderr
+        assert here.agent.states(FILM) == ["gone"]
+
+
 def test_an_upload_whose_parts_the_store_does_not_take_leaves_no_orphan(tmp_path: object) -> None:
     with large_field(tmp_path) as here:
         here.strict.faults.append(Fault("CompleteMultipartUpload", times=1, status=400, code="InvalidPart"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +44,23 @@ def test_a_file_rewritten_under_its_size_and_mtime_is_sent_while_another_address
         file.write(b"B" * 100)
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     wait_until(lambda: b"B" * 100 in sent(verifying).values(), deadline_s=30, what="the second version")
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_store_that_is_away_does_not_hold_up_the_same_file_on_its_way_to_another(
+    agent: Agent, verifying: VerifyingS3, is_silent: bool
+) -> None:
+    with socket.socket() as away:
+        away.bind(("127.0.0.1", 0))
+        if is_silent:
+            away.listen()
+        add_address(agent, "other", endpoint_url=f"http://127.0.0.1:{away.getsockname()[1]}")
+        agent.start()
+        for number in range(5):
+            agent.write(f"{number}.jpg", b"picture")
+            wait_until(lambda: agent.key(f"{number}.jpg") in sent(verifying), deadline_s=5, what="it is sent")  # noqa: B023
+            assert agent.status()["addresses"]["other"]["oldest_unsent_s"] > 0
+        agent.kill()
 
 
 @pytest.mark.parametrize("is_by_message", [False, True])

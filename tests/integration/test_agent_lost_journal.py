@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -44,6 +45,15 @@ def empty_state(agent: Agent) -> None:
     os.mkdir(agent.state_dir)
 
 
+def remove_file(agent: Agent) -> None:
+    os.unlink(journal_of(agent))
+
+
+def warnings(agent: Agent) -> list[str]:
+    document = json.loads(agent.cli("status", "--json").stdout)
+    return list(document["warnings"])
+
+
 def empty_file(agent: Agent) -> None:
     os.truncate(journal_of(agent), 0)
 
@@ -81,11 +91,100 @@ def test_what_is_new_or_other_is_sent_and_replaces_nothing(agent: Agent, verifyi
     assert len(puts(verifying)) == before + 2
 
 
+@pytest.mark.parametrize("lose", [remove_file, empty_file])
+def test_a_lost_journal_is_told_of_until_somebody_has_seen_it(agent: Agent, lose: Callable[[Agent], None]) -> None:
+    assert agent.run_once().returncode == 0
+    assert warnings(agent) == []
+    lose(agent)
+    result = agent.run_once()
+    assert result.returncode == 0 and "no journal is left" in result.stderr
+    (warning,) = warnings(agent)
+    assert "the journal was lost" in warning and "retry" in warning
+    assert agent.cli("retry", "--all").returncode == 0
+    assert warnings(agent) == []
+    assert agent.run_once().returncode == 0
+    assert warnings(agent) == []
+
+
+def log_of(agent: Agent) -> str:
+    return journal_of(agent) + "-wal"
+
+
+def log_bytes(agent: Agent) -> int:
+    return os.path.getsize(log_of(agent))
+
+
 def kill_without_log(agent: Agent) -> None:
     """The agent is killed, and its log does not survive."""
     agent.kill()
     for ending in ("-wal", "-shm"):
         os.unlink(journal_of(agent) + ending)
+
+
+def cut_log(agent: Agent, at: int) -> None:
+    os.truncate(log_of(agent), at + 100)
+
+
+def zero_log(agent: Agent, at: int) -> None:
+    size = log_bytes(agent)
+    os.truncate(log_of(agent), at)
+    os.truncate(log_of(agent), size)
+
+
+def flip_log(agent: Agent, at: int) -> None:
+    """One page of it is not what was written."""
+    with open(log_of(agent), "r+b") as file:
+        file.seek(at + 500)
+        (byte,) = file.read(1)
+        file.seek(at + 500)
+        file.write(bytes([byte ^ 1]))
+
+
+def noise_log(agent: Agent, _at: int) -> None:
+    with open(log_of(agent), "r+b") as file:
+        file.write(os.urandom(log_bytes(agent)))
+
+
+TEARS = pytest.mark.parametrize("tear", [cut_log, zero_log, flip_log, noise_log])
+
+
+@TEARS
+def test_a_torn_log_costs_a_listing_and_sends_nothing_again(
+    agent: Agent, verifying: VerifyingS3, tear: Callable[[Agent, int], None]
+) -> None:
+    agent.start()
+    wait_until(lambda: agent.count("confirmed") == FILES + 1, deadline_s=60, what="all are confirmed")
+    begun = log_bytes(agent)
+    for number in range(FILES):
+        agent.write(f"later/{number}.jpg", f"later {number}".encode())
+    wait_until(lambda: agent.count("confirmed") == 2 * FILES + 1, deadline_s=60, what="all are confirmed")
+    before, objects = len(sending(verifying)), sent(verifying)
+    agent.kill()
+    tear(agent, begun)
+    result = agent.run_once()
+    assert result.returncode == 0, result.stderr
+    assert "log is lost" in result.stderr
+    assert sent(verifying) == objects and len(sending(verifying)) == before
+    assert "log is lost" not in agent.run_once().stderr
+
+
+@TEARS
+def test_a_torn_log_never_lets_other_bytes_be_replaced(
+    agent: Agent, verifying: VerifyingS3, tear: Callable[[Agent, int], None]
+) -> None:
+    verifying.has_conditional_writes = False
+    assert agent.run_once().returncode == 0
+    agent.start()
+    wait_until(lambda: agent.count("confirmed") == FILES + 1, deadline_s=60, what="it is up")
+    begun = log_bytes(agent)
+    agent.write("later.jpg", b"first")
+    wait_until(lambda: agent.states("later.jpg") == ["confirmed"], what="it is confirmed")
+    agent.kill()
+    tear(agent, begun)
+    agent.write("later.jpg", b"second")
+    assert agent.run_once().returncode == 0
+    key = agent.key("later.jpg")
+    assert sent(verifying)[key] == b"first" and sent(verifying)[suffixed(key, b"second")] == b"second"
 
 
 def test_a_missing_log_costs_a_listing_and_sends_nothing_again(agent: Agent, verifying: VerifyingS3) -> None:

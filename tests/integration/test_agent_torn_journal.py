@@ -13,7 +13,7 @@ import pytest
 from syncagent.edges.journal import FILE_NAME
 from tests.agent import Agent, puts, sent
 from tests.integration.test_agent_once import app_of, signals_restored
-from tests.servers import VerifyingS3
+from tests.servers import VerifyingS3, wait_until
 
 __all__ = ["signals_restored"]
 FILES = 40
@@ -94,7 +94,7 @@ def test_a_torn_journal_is_set_aside_and_told_of_and_the_next_run_sends_what_is_
     assert wrecks_of(agent) == [wreck]
 
 
-@pytest.mark.parametrize("command", ["ls", "status", "retry", "send"])
+@pytest.mark.parametrize("command", ["ls", "retry", "send"])
 def test_only_the_agent_sets_a_torn_journal_aside(agent: Agent, command: str) -> None:
     noise(journal_of(agent))
     with open(journal_of(agent), "rb") as file:
@@ -105,6 +105,18 @@ def test_only_the_agent_sets_a_torn_journal_aside(agent: Agent, command: str) ->
     assert "damaged" in result.stderr and "Traceback" not in result.stderr
     with open(journal_of(agent), "rb") as file:
         assert file.read() == before
+    assert wrecks_of(agent) == []
+
+
+def test_the_status_of_an_agent_that_is_not_running_says_so_and_that_its_journal_is_torn(agent: Agent) -> None:
+    noise(journal_of(agent))
+    for arguments in ((), ("--json",)):
+        result = agent.cli("status", *arguments)
+        assert result.returncode == 3
+        assert "is damaged" in result.stderr and "Traceback" not in result.stderr
+    document = json.loads(result.stdout)
+    assert (document["running"], document["state"]) == (False, "stopped")
+    assert "is damaged" in document["facts"]["disk"]["reason"]
     assert wrecks_of(agent) == []
 
 
@@ -146,6 +158,20 @@ def test_an_agent_whose_journal_is_deleted_or_replaced_ends_with_1_and_loses_not
     assert agent.missing(sent(verifying)) == []
     assert len(puts(verifying)) == FILES + 1
     assert wrecks_of(agent) == []
+
+
+def test_an_agent_whose_log_is_cut_ends_with_1_and_loses_nothing(agent: Agent, verifying: VerifyingS3) -> None:
+    process = agent.start()
+    for number in range(FILES):
+        agent.write(f"later/{number}.jpg", f"later {number}".encode())
+    wait_until(lambda: agent.count("confirmed") == 2 * FILES, what="all are confirmed")
+    cut(journal_of(agent) + "-wal")
+    agent.write("new.jpg", b"new")
+    assert process.wait(30) == 1
+    assert "cut while it was in use" in agent.log()
+    assert agent.run_once().returncode == 0
+    assert agent.missing(sent(verifying)) == []
+    assert len(puts(verifying)) == 2 * FILES + 1
 
 
 def test_send_does_not_say_queued_into_a_journal_that_the_agent_does_not_use(

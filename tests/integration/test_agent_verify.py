@@ -212,3 +212,12 @@ def test_a_store_that_is_not_there_is_one_line(agent: Agent) -> None:
     agent.configure("http://127.0.0.1:9")
     done = agent.cli("verify")
     assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_the_document_says_why_it_is_not_whole_when_the_store_does_not_answer(agent: Agent) -> None:
+    agent.configure("http://127.0.0.1:9")
+    agent.write("a.jpg", b"a")
+    code, document = verify(agent)
+    assert code == 1
+    assert not document["ok"] and "connection refused" in document["error"]
+    assert [each["kind"] for each in document["findings"]] == ["unsent"]

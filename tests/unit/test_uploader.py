@@ -1178,13 +1178,22 @@ def test_a_refused_address_holds_up_no_large_file_of_another(build: Callable[...
 
 def test_a_large_file_does_not_give_way_to_a_file_that_another_worker_sends(build: Callable[..., World]) -> None:
     world = build(multipart_bytes=5 * MIB)
-    for address in ("a", "b"):
-        world.write("small", address=address)
+    world.write("small")
+    ask(world, "small", "under/another/key")
     sent_elsewhere = world.journal.claim(["a"])
     assert sent_elsewhere is not None
     world.write("film.mp4", os.urandom(11 * MIB))
     world.run()
     assert set(world.store.objects) == {"camera/a/film.mp4"}
+
+
+def test_a_file_that_is_on_its_way_to_one_address_goes_to_another_meanwhile(world: World) -> None:
+    for address in ("a", "b"):
+        world.write("small", address=address)
+    sent_elsewhere = world.journal.claim(["a"])
+    assert sent_elsewhere is not None
+    world.run()
+    assert set(world.store.objects) == {"camera/b/small"}
 
 
 @pytest.mark.parametrize("others", [0, 3])

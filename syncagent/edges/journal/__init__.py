@@ -29,7 +29,7 @@ from .retention import Candidate, Loss, Retention
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
 from .verification import Sent, Verification
-from .wreckage import set_aside, wrecks
+from .wreckage import is_missing, set_aside, wrecks
 
 __all__ = [
     "FILE_NAME",
@@ -47,6 +47,7 @@ __all__ = [
     "Step",
     "Tally",
     "Upload",
+    "is_missing",
     "set_aside",
     "wrecks",
 ]
@@ -154,11 +155,12 @@ class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads, Veri
         return float(found[0][1])
 
     def begin(self) -> bool:
-        """A run begins. False when the last one's log is lost, so that the journal is an older one than it was.
+        """A run begins. False when the last one's log is lost or torn, so that the journal is an older one than it was.
 
-        What the bucket holds has to be looked at anew then.
+        What the bucket holds has to be looked at anew then. Before anything is written, which makes the log longer.
         """
-        is_lost = self.note(_IN_USE) is not None and not self.had_log
+        frames = self.fold_log()
+        is_lost = self.note(_IN_USE) is not None and (not self.log_frames or frames < self.log_frames)
         if is_lost:
             self._write(lambda connection: connection.execute("DELETE FROM note WHERE name LIKE 'listed %'"))
         self.set_note(_IN_USE, "")
@@ -177,15 +179,19 @@ class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads, Veri
         """Remember a small fact, such as what a store was found to support."""
         self._write(lambda connection: connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, value)))
 
-    def know_torn(self, names: Sequence[str]) -> None:
-        """Names of the torn journals that lie beside this one; `torn` tells of one that is new."""
+    def know_torn(self, names: Sequence[str], *, is_lost: bool = False) -> None:
+        """Names of the torn journals that lie beside this one; `torn` tells of one that is new, or was lost."""
         said = self._torn()
         new = [name for name in names if name not in said.get("known", ())]
-        if new:
-            self.set_note(_TORN, json.dumps({"known": list(names), "name": new[-1], "since": self.time()}))
+        if new or is_lost:
+            name = new[-1] if new else ""
+            self.set_note(_TORN, json.dumps({"known": list(names), "name": name, "since": self.time()}))
 
     def torn(self) -> str | None:
-        """The name of a journal that was set aside because it was torn: for a week, or until `retry`."""
+        """The name of a journal that was set aside because it was torn: for a week, or until `retry`.
+
+        "" of one that was lost, of which nothing is left.
+        """
         said = self._torn()
         since = said.get("since")
         return str(said["name"]) if since is not None and self.time() - since < TOLD_S else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from syncagent.core.model import OWED, TRANSITIONS, State
@@ -24,13 +25,21 @@ MAX_MOVED = 5_000
 PLAUSIBLE_GAP_S = 366 * 86400.0
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one worker has: a row, and, once it is known, the key of a store that it sends to."""
+
+    row: Row
+    key: str = ""
+
+
 class JournalBase(Database):
     """See the module."""
 
     def __init__(self, state_dir: str, clock: Clock, *, is_read_only: bool = False) -> None:
         """Raises: JournalBroken. `is_read_only`: for those who only look, and may not be allowed more."""
         self._clock = clock
-        self._taken: dict[int, tuple[str, str]] = {}  # row id -> (path, key), under _take_lock
+        self._taken: dict[int, Taken] = {}  # by row id, under _take_lock
         self._take_lock = threading.Lock()
         self._stranded: dict[int, Row] = {}  # SENDING, because the disk was full when they were to be released
         #: What the store proved and the journal could not write down: the row, and the change. Under _take_lock.

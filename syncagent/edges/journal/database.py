@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from syncagent.core.errors import JournalBroken, JournalLost, JournalTorn
 
+from .log import frames_of
 from .room import Room
 from .schema import PAGE_BYTES, is_current, migrate
 
@@ -54,7 +55,7 @@ class Database:
         self._lost: JournalLost | None = None  # what the first thread met that found it so
         #: Asked once when a commit finds no room; whether it made some.
         self.make_room: Callable[[], bool] = lambda: False
-        self.had_log = _is_filled(f"{self.path}-wal")  # before it was opened
+        self.log_frames = frames_of(f"{self.path}-wal")  # before it was opened, and SQLite took what it could
         self._room = Room(self.path, f"{self.path}-wal")
         self._writer, self._reader = self._open_to_read() if is_read_only else self._open()
         self.identity = None if is_read_only else _identify(self.path)
@@ -213,10 +214,11 @@ class Database:
             write.error = None
         self._commit(batch)
 
-    def fold_log(self) -> None:
-        """Bring what was committed so far into the journal's own file. Raises: JournalBroken."""
+    def fold_log(self) -> int:
+        """Bring what was committed so far into the journal's own file; of how many frames. Raises: JournalBroken."""
         with self._lock:
-            self._guard(lambda: self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+            ((_, frames, _),) = self._guard(lambda: self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+            return int(frames)
 
     def keep_room(self) -> None:
         """Allocate on the card what the next commits may need, while there is enough."""
@@ -265,6 +267,10 @@ class Database:
         try:
             return work()
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ:
+                # The log, or the journal, was cut under us: nothing can be read there again until it is opened anew.
+                self._lost = self._lost or JournalLost(f"{self.path} was cut while it was in use ({error})")
+                raise self._lost from error
             raise self._broken(error) from error
 
     def _refresh(self, connection: sqlite3.Connection) -> None:
@@ -304,13 +310,6 @@ def _identify(path: str) -> tuple[int, int] | None:
     except OSError as error:
         raise JournalBroken(f"{path}: {error.strerror}") from error
     return status.st_dev, status.st_ino
-
-
-def _is_filled(path: str) -> bool:
-    try:
-        return os.stat(path).st_size > 0
-    except OSError:
-        return False
 
 
 def _is_barred(path: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from syncagent.core.errors import FileChanged, JournalBroken
 from syncagent.core.model import Digest, ObjectFacts, State
 
-from .base import JournalBase
+from .base import JournalBase, Taken
 from .rows import FOR_FILE, NEVER, ROWS, Row, join_path
 from .uploads import end_upload
 
@@ -43,28 +43,35 @@ class Deliveries(JournalBase):
     ) -> Row | None:
         """Take the next READY row of these addresses (up to a size) for one worker; None when there is none.
 
-        Taken in memory only, so a claim costs the card nothing. No two rows of one path are out at once. Fewest
-        attempts first, so a poisoned file sinks; then by `order`. `accepts` judges paths: then all rows are looked at.
-        `until`: of these addresses only rows that were READY by then (monotonic) go. A row of an address with a
-        handler goes only when the handler has seen it.
+        Taken in memory only, so a claim costs the card nothing. No two rows of one path are out at once for one
+        address; another one may have a store that takes for ever. Fewest attempts first, so a poisoned file sinks;
+        then by `order`. `accepts` judges paths: then all rows are looked at. `until`: of these addresses only rows
+        that were READY by then (monotonic) go. A row of an address with a handler goes only when the handler has
+        seen it.
         """
         with self._take_lock:
-            paths = {path for path, _ in self._taken.values()}
+            out = self._out()
             for attempts in ("= 0", "> 0"):
                 for address in addresses:
                     limit = -1 if accepts else CLAIM_BATCH
                     latest = until.get(address, NEVER) if until else NEVER
                     for row in self._candidates(address, attempts, order, largest_bytes, latest, limit=limit):
-                        if row.id in self._taken or row.path in paths or not (accepts is None or accepts(row.path)):
+                        if row.id in self._taken or (address, row.path) in out:
+                            continue
+                        if accepts is not None and not accepts(row.path):
                             continue
                         if row.id in self._moved:  # since the batch was read: what it says may be old
                             row = self.row(row.id)
                             is_due = row.due <= latest and (row.is_handled or address not in self._handlers)
                             if row.state is not State.READY or not is_due:
                                 continue
-                        self._taken[row.id] = (row.path, "")
+                        self._taken[row.id] = Taken(row)
                         return row
         return None
+
+    def _out(self) -> set[tuple[str, str]]:
+        """(address, path) of what workers have; under the lock."""
+        return {(taken.row.address, taken.row.path) for taken in self._taken.values()}
 
     def _candidates(
         self, address: str, attempts: str, order: str, largest_bytes: int | None, latest: float, *, limit: int
@@ -97,7 +104,7 @@ class Deliveries(JournalBase):
     ) -> bool:
         """Whether `claim` would find a READY row up to a size; `accepts` and `until` as there."""
         with self._take_lock:
-            taken, paths = list(self._taken), {path for path, _ in self._taken.values()}
+            taken, out = list(self._taken), self._out()
         for name in addresses:
             query = (
                 "SELECT d.path, v.name FROM version v JOIN directory d ON d.id = v.directory"
@@ -109,7 +116,7 @@ class Deliveries(JournalBase):
             limit = -1 if accepts else CLAIM_BATCH
             for place in self._read(query, (self._addresses.get(name, -1), largest_bytes, latest, *taken, limit)):
                 path = join_path(*place)
-                if path not in paths and (accepts is None or accepts(path)):
+                if (name, path) not in out and (accepts is None or accepts(path)):
                     return True
         return False
 
@@ -123,9 +130,9 @@ class Deliveries(JournalBase):
         """Whether no other worker sends to the same key of the same store right now; then it is ours until `let_go`."""
         name = f"{self._address_stores[row.address]}\n{key}"
         with self._take_lock:
-            if any(taken == name for row_id, (_, taken) in self._taken.items() if row_id != row.id):
+            if any(taken.key == name for row_id, taken in self._taken.items() if row_id != row.id):
                 return False
-            self._taken[row.id] = (row.path, name)
+            self._taken[row.id] = Taken(row, name)
             return True
 
     def occupant(self, address: str, key: str) -> bytes | None:

@@ -103,7 +103,7 @@ class Retention(JournalBase):
     def is_taken(self, path: str) -> bool:
         """Whether a worker has a row of that file."""
         with self._take_lock:
-            return any(taken == path for taken, _ in self._taken.values())
+            return any(taken.row.path == path for taken in self._taken.values())
 
     def removed(self, ids: Iterable[int]) -> None:
         """The files of these confirmed rows were removed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 from syncagent.core.errors import JournalBroken
 
@@ -20,6 +21,15 @@ _BESIDE = ("-wal", "-shm")
 def wrecks(state_dir: str) -> list[str]:
     """The names of the torn journals in a state directory, by date."""
     return sorted(name for name in os.listdir(state_dir) if name.startswith(_PREFIX) and not name.endswith(_BESIDE))
+
+
+def is_missing(state_dir: str) -> bool:
+    """Whether there is no journal, or nothing in it: so it is after a power cut that lost its first pages."""
+    try:
+        status = os.stat(os.path.join(state_dir, FILE_NAME))
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def set_aside(state_dir: str, day: str) -> str:
