@@ -140,11 +140,14 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(address=ADDRESSES)
     def claim(self, address: str) -> None:
         row = self.journal.claim((address,))
-        held_paths = {held.path for held in self.held.values()}
+        held_paths = {(held.address, held.path) for held in self.held.values()}
         free = [
             row_id
             for row_id, v in self.model.items()
-            if v.address == address and v.state is State.READY and row_id not in self.held and v.path not in held_paths
+            if v.address == address
+            and v.state is State.READY
+            and row_id not in self.held
+            and (address, v.path) not in held_paths
         ]
         assert (row is None) == (not free)
         if row is not None:
