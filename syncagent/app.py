@@ -19,19 +19,18 @@ from syncagent.assembly import (
     STATE_LOCK,
     Directories,
     identity_of,
-    open_journal,
     open_store,
     places_of,
+    recovered_journal,
     remember_identity,
-    stores_of,
+    set_journal_aside,
     territory_of,
 )
-from syncagent.core.board import Board, Fact, Furthest
+from syncagent.core.board import Board, Fact
 from syncagent.core.devices import devices_of
-from syncagent.core.errors import JournalBroken, JournalTorn, Stopping, Transient, Trouble
+from syncagent.core.errors import JournalBroken, Stopping, Transient, Trouble
 from syncagent.core.floor import Floor
 from syncagent.core.messages import all_addresses
-from syncagent.core.model import OWED, State
 from syncagent.core.release import firmware_carriers
 from syncagent.core.retention import scopes_of
 from syncagent.core.settings import Carrier, SendAddress, Settings
@@ -49,7 +48,6 @@ from syncagent.edges.files import Hold
 from syncagent.edges.handling import HandlerHost
 from syncagent.edges.i2c import Buses
 from syncagent.edges.inbox import Inbox, Outbox
-from syncagent.edges.journal import Journal, is_missing, set_aside, wrecks
 from syncagent.edges.objects import S3Store, wire_sum
 from syncagent.edges.reserve import Reserve
 from syncagent.edges.synchrony import is_synchronised
@@ -58,6 +56,7 @@ from syncagent.edges.watch import Doorbell, Hints
 from syncagent.edges.watch.mounts import Mounts
 from syncagent.edges.web import Web
 from syncagent.firmware import open_hangar
+from syncagent.once import Once
 from syncagent.reporter import Reporter, disk_fact
 from syncagent.showing import open_page
 from syncagent.supervisor import Crew, Supervisor
@@ -99,7 +98,7 @@ class App:
         try:
             self._holds.append(Hold(os.path.join(directories.base_dir, BASE_LOCK)))
             self._hold_data(directories)
-            self.journal = self._open_journal(settings, directories)
+            self.journal = recovered_journal(settings, directories, self.clock, self.reserve)
         except BaseException:
             self._release()
             raise
@@ -135,42 +134,6 @@ class App:
         except (OSError, Transient) as error:
             # Such as a network mount without locks, or a card that is full: files are sent all the same.
             logger.warning("no lock path=%s reason=%s", path, error)
-
-    def _open_journal(self, settings: Settings, directories: Directories) -> Journal:
-        """The journal of the last run, or a new one when that is torn or lost: scan and listing of the bucket fill it.
-
-        Raises: JournalBroken, Transient(DISK).
-        """
-        is_lost = self.reserve.is_there() and is_missing(directories.state_dir)
-        if is_lost:
-            logger.error("no journal is left, a new one is made from disk and bucket in=%s", directories.state_dir)
-        try:
-            journal, recovered = self._recover(settings, directories)
-        except JournalTorn as error:
-            logger.error("journal torn reason=%s", error)
-            self._set_aside(directories)
-            journal, recovered = self._recover(settings, directories)
-        journal.know_torn(wrecks(directories.state_dir), is_lost=is_lost)
-        if recovered:
-            logger.info("recovered rows=%d", recovered)
-        return journal
-
-    def _recover(self, settings: Settings, directories: Directories) -> tuple[Journal, int]:
-        journal = open_journal(settings, directories, self.clock)
-        try:
-            journal.make_room = self.reserve.give_up
-            journal.keep_room()
-            if not journal.begin():
-                logger.error("the journal's log is lost: what the bucket holds is looked at anew")
-            journal.set_stores(stores_of(settings))
-            return journal, journal.recover()
-        except BaseException:
-            journal.close()
-            raise
-
-    def _set_aside(self, directories: Directories) -> None:
-        name = set_aside(directories.state_dir, f"{self.clock.now():%Y%m%d}")
-        logger.error("torn journal set aside, a new one is made from disk and bucket name=%s", name)
 
     def _build(self) -> None:
         recheck_bell, intake_bell = self.stop.bell(), self.stop.bell()
@@ -588,55 +551,22 @@ class App:
 
     def run_once(self, timeout_s: float) -> int:
         """Settle and send what is there; 0 when nothing is left, 1 after `timeout_s` seconds without progress."""
-        last: tuple[int, ...] = ()
-        moved_at, done = self.clock.monotonic(), False
-        furthest = Furthest()
-
-        def look() -> bool:
-            nonlocal last, moved_at, done
-            now = self.clock.monotonic()
-            done = self._is_idle() and self._is_all_sent()
-            progress = (*self._progress(), furthest.bytes_of(self.board.flights()))
-            if progress != last:
-                last, moved_at = progress, now
-            if done:
-                with contextlib.suppress(JournalBroken, Stopping):  # the next run tries again
-                    for uploader in self._nimble:
-                        uploader.tidy()
-            return done or now - moved_at >= timeout_s
-
+        once = Once(
+            timeout_s=timeout_s,
+            journal=self.journal,
+            board=self.board,
+            clock=self.clock,
+            intake=self.intake,
+            postman=self.postman,
+            rechecker=self.rechecker,
+            pruner=self.pruner,
+            firmware=[worker for worker, _ in self._firmware],
+            uploaders=self._nimble,
+            ring_pruner=self._prune_bell.ring,
+        )
         self._start()
-        self.supervisor.watch(look, every_s=0.1)
-        parked = self.journal.count_of(State.PARKED)
-        code = self._end()
-        is_whole = self.intake.is_whole() and self.postman.is_whole()
-        return code or (0 if done and not parked and is_whole else 1)
-
-    def _is_idle(self) -> bool:
-        # Firmware first, whose receipts are messages; then messages: what they ask for settles afterwards.
-        if not all(worker.is_idle() for worker, _ in self._firmware):
-            return False
-        if not (self.postman.is_idle() and self.intake.is_idle() and self.rechecker.is_idle()):
-            return False
-        if self.pruner.is_idle():
-            return True
-        self._prune_bell.ring()  # something was confirmed since its last look
-        return False
-
-    def _is_all_sent(self) -> bool:
-        """Whether nothing is left, also of what another process asked for; False when that cannot be told."""
-        if self.journal.count_of(*OWED):
-            return False
-        try:
-            self.journal.refresh()
-        except JournalBroken:
-            return False
-        return self.journal.count_of(*OWED) == 0
-
-    def _progress(self) -> tuple[int, ...]:
-        """Changes whenever a file got nearer to the bucket."""
-        ended = self.journal.count_of(State.CONFIRMED, State.REMOVED, State.SUPERSEDED, State.GONE, State.PARKED)
-        return (ended, len(self.intake.settling), self.intake.full_scans)
+        self.supervisor.watch(once.look, every_s=0.1)
+        return self._end() or (0 if once.is_whole() else 1)
 
     def _start(self) -> None:
         """Raises: JournalBroken, Transient(DISK)."""
@@ -689,7 +619,7 @@ class App:
                 self.journal.end()
             self.journal.close()
         if self.journal.is_torn:
-            self._set_aside(self.directories)
+            set_journal_aside(self.directories, self.clock)
         self._release()
         return self.supervisor.exit_code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from syncagent.core.errors import NotThere
+from syncagent.core.errors import JournalTorn, NotThere
 from syncagent.core.manifest import DEFAULT_CONFIG_PATH, DEFAULT_FOLDER
 from syncagent.core.messages import all_addresses
 from syncagent.core.parts import PARTS, Options
@@ -22,8 +23,11 @@ from syncagent.edges.clock import Clock
 from syncagent.edges.configfiles import identify
 from syncagent.edges.credentials import given_keys
 from syncagent.edges.i2c import Buses
-from syncagent.edges.journal import Journal
+from syncagent.edges.journal import Journal, is_missing, set_aside, wrecks
 from syncagent.edges.objects import S3Store, StoreSettings
+from syncagent.edges.reserve import Reserve
+
+logger = logging.getLogger(__name__)
 
 STATE_LOCK = "agent.lock"
 #: In the base directory, and in generated_data, which may be a link to what another base directory has, too.
@@ -174,6 +178,47 @@ def open_journal(
     )
     journal.set_active(address.name for address in addresses)
     return journal
+
+
+def recovered_journal(settings: Settings, directories: Directories, clock: Clock, reserve: Reserve) -> Journal:
+    """For the agent: the journal of the last run, or a new one when that is torn or lost.
+
+    Scan and listing of the bucket fill a new one. Raises: JournalBroken, Transient(DISK).
+    """
+    is_lost = reserve.is_there() and is_missing(directories.state_dir)
+    if is_lost:
+        logger.error("no journal is left, a new one is made from disk and bucket in=%s", directories.state_dir)
+    try:
+        journal, recovered = _recover(settings, directories, clock, reserve)
+    except JournalTorn as error:
+        logger.error("journal torn reason=%s", error)
+        set_journal_aside(directories, clock)
+        journal, recovered = _recover(settings, directories, clock, reserve)
+    journal.know_torn(wrecks(directories.state_dir), is_lost=is_lost)
+    if recovered:
+        logger.info("recovered rows=%d", recovered)
+    return journal
+
+
+def _recover(settings: Settings, directories: Directories, clock: Clock, reserve: Reserve) -> tuple[Journal, int]:
+    """The journal, and how many rows the last run left under way."""
+    journal = open_journal(settings, directories, clock)
+    try:
+        journal.make_room = reserve.give_up
+        journal.keep_room()
+        if not journal.begin():
+            logger.error("the journal's log is lost: what the bucket holds is looked at anew")
+        journal.set_stores(stores_of(settings))
+        return journal, journal.recover()
+    except BaseException:
+        journal.close()
+        raise
+
+
+def set_journal_aside(directories: Directories, clock: Clock) -> None:
+    """Move a torn journal, which nobody has open, out of the way. Raises: JournalBroken."""
+    name = set_aside(directories.state_dir, f"{clock.now():%Y%m%d}")
+    logger.error("torn journal set aside, a new one is made from disk and bucket name=%s", name)
 
 
 def is_running(directories: Directories) -> int | None:
