@@ -94,7 +94,10 @@ def render(status: dict[str, Any]) -> Group:
     for name, fact in status["facts"].items():
         mark = Text("ok", style="green") if fact["ok"] else Text("!!", style="red")
         facts.add_row(mark, name, _cell(fact["state"]), _cell(fact["reason"]))
-    parts: list[Any] = [head, oldest, Text(), queue, Text(), facts]
+    # The headline of an agent that is stopped or broken says only that.
+    unsaid = [warning for warning in status["warnings"] if warning not in status["reason"]]
+    warnings = [Text("warning: ", style="yellow").append(printable(warning)) for warning in unsaid]
+    parts: list[Any] = [head, *warnings, oldest, Text(), queue, Text(), facts]
     if status["last_errors"]:
         errors = Table(box=None, pad_edge=False, title="last errors", title_justify="left")
         for title in ("age", "path", "what", "reason", "remedy"):

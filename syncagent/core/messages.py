@@ -11,13 +11,14 @@ import json
 import os.path
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from syncagent.core.constraints import MESSAGE_TYPE_PATTERN
 from syncagent.core.errors import Refused
 from syncagent.core.jsontext import parse_json
-from syncagent.core.keys import check_cloud_path, escape, has_half_characters, time_of
+from syncagent.core.keys import KeyTooLong, check_cloud_path, escape, has_half_characters, time_of
 from syncagent.core.moments import moment_of
 from syncagent.core.places import GENERATED
 from syncagent.core.settings import MessageFields, SendAddress, Settings
@@ -151,7 +152,8 @@ def _check_places(content: Mapping[str, object]) -> None:
             raise Refused(f"{name} holds a NUL character")
     file_name, cloud_path = content.get("file_name"), content.get("cloud_path")
     if cloud_path:
-        check_cloud_path(str(cloud_path))
+        with suppress(KeyTooLong):  # which parks, and that is the queue's to do, as with every other key
+            check_cloud_path(str(cloud_path))
     if file_name is None:
         # A message that a handler or a poller understands needs no file; one that is to send one does.
         return

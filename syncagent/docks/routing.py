@@ -76,6 +76,8 @@ class Routing:
         if not allowed:
             named = message.disk_path or message.file_name
             raise Refused(f"{named} lies neither below generated_data nor below a directory of upload.allowed_roots")
+        if all(self._leads_out(path, roots) for path in allowed):
+            raise Refused(f"{message.disk_path or message.file_name} is a link that leads out")
         if any(is_within(self._places.relative_of(path) or "", INBOX) for path in allowed):
             raise Refused(f"{message.disk_path or message.file_name} lies in the inbox, which is the agent's own")
         there = (path for path in allowed if self._is_there(path))
@@ -88,6 +90,14 @@ class Routing:
         # Links on the way are resolved now; one that is put there later is not followed when the file is opened.
         absolute = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
         return self._places.name_of(absolute)
+
+    def _leads_out(self, path: str, roots: Sequence[str]) -> bool:
+        """Whether a link to what may not be sent: it will never be a file, so nobody waits for it."""
+        located = self._places.locate(path)
+        if located is None or not os.path.islink(os.path.join(*located)):
+            return False
+        target = self._places.name_of(os.path.realpath(os.path.join(*located)))
+        return target is None or not self._places.is_open(target, roots)
 
     def _is_there(self, path: str) -> bool:
         located = self._places.locate(path)

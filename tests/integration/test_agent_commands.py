@@ -314,6 +314,16 @@ def test_status_for_people_names_the_state(agent: Agent) -> None:
     assert "files get through" in result.stdout
 
 
+def test_status_for_people_says_each_warning_once_whether_the_agent_runs_or_not(agent: Agent) -> None:
+    agent.put_config("carriers/mqtt_status", {"source": "mqtt"})
+    stopped = agent.cli("status")
+    agent.start()
+    running = agent.cli("status")
+    assert (stopped.returncode, running.returncode) == (3, 0)
+    for said in (stopped.stdout, running.stdout):
+        assert said.count("mqtt_status.json") == 1
+
+
 def test_ls_lists_the_rows_and_takes_a_state(agent: Agent) -> None:
     agent.write("a.jpg", b"abc")
     agent.write("café.jpg", b"x")

@@ -184,14 +184,28 @@ def test_no_link_leads_out(agent: Agent, verifying: VerifyingS3) -> None:
     secret = write_file(os.path.join(agent.top, "secret"), b"secret")
     os.symlink(secret, os.path.join(agent.data_dir, "link.jpg"))
     os.symlink(agent.top, os.path.join(agent.data_dir, "out"))
-    agent.put_config("system/system", {"id": "field-7", "addresses": ["upload"], "messages": {"wait_file_s": 1}})
+    for name in ("link.jpg", "out/secret"):
+        refused = agent.cli("post", "image_info", json.dumps({"file_name": name}))
+        assert refused.returncode == 1 and name in refused.stderr
     drop(agent, "leaf.json", {"file_name": "link.jpg"})
     drop(agent, "way.json", {"file_name": "out/secret"})
     agent.start()
     wait_until(lambda: len(rejected(agent)) == 2, what="both are rejected")
     assert sent(verifying) == {}
-    assert sorted(reason.partition(" ")[0] for reason in rejected(agent).values()) == ["its", "out/secret"]
+    assert sorted(reason.partition(" ")[0] for reason in rejected(agent).values()) == ["link.jpg", "out/secret"]
     assert agent.stop() == 0
+
+
+def test_a_cloud_path_that_is_too_long_parks_as_any_key_does_and_the_others_pass(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    agent.write("a.jpg", b"a")
+    assert agent.cli("post", "image_info", json.dumps({"file_name": "a.jpg", "cloud_path": "k" * 1025})).returncode == 0
+    drop(agent, "near.json", {"file_name": "a.jpg", "cloud_path": "k" * 1024})
+    assert agent.run_once().returncode == 1
+    assert sent(verifying) == {"k" * 1024: b"a"}
+    assert [(state, reason) for _, state, reason in agent.rows() if state == "parked"] == [("parked", "key too long")]
+    assert rejected(agent) == {}
 
 
 def test_a_link_that_is_swapped_in_while_the_message_waits_leaks_nothing(agent: Agent, verifying: VerifyingS3) -> None:
