@@ -8,9 +8,13 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 from datetime import date, timedelta
+from urllib.parse import urlsplit
 
 from syncagent.core.settings import Metered
+from syncagent.core.visitors import is_loopback
 
+#: The interface by which a machine reaches itself.
+LOOPBACK = "lo"
 #: A clock that goes back further was wrong before, not now: a month, so that a step back never renews a budget soon.
 PLAUSIBLE_STEP = timedelta(days=31)
 
@@ -60,6 +64,11 @@ class Spent:
         except ValueError:
             return cls()
         return cls(words[0], *(int(word) for word in words[1:]))
+
+
+def leads_to_loopback(endpoint_url: str | None) -> bool:
+    """Whether a store is asked on this very machine."""
+    return endpoint_url is not None and is_loopback(urlsplit(endpoint_url).hostname or "")
 
 
 def is_metered(metered: Metered | None, interface: str | None, *, is_flagged: bool) -> bool:

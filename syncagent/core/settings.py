@@ -150,7 +150,7 @@ class HandlerSettings:
 
     name: str
     source: str
-    timeout_s: float = 60.0
+    timeout_s: float = 20.0
 
 
 @attrs.frozen(kw_only=True)

@@ -91,7 +91,8 @@ class HandlerFile:
         ]
         | None
     ) = None
-    timeout_s: Annotated[float, c.within(1, 3_600)] = 60.0
+    # Less than what `run --once` waits for progress, by default: else it ends before the handler is given up.
+    timeout_s: Annotated[float, c.within(1, 3_600)] = 20.0
 
 
 @attrs.frozen(kw_only=True)

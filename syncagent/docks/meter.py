@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from syncagent.core.budget import Spent, is_allowed, is_metered, is_spent
+from syncagent.core.budget import LOOPBACK, Spent, is_allowed, is_metered, is_spent, leads_to_loopback
 from syncagent.core.errors import JournalBroken
 from syncagent.core.meter import limit_at, parse_timetable
 from syncagent.core.settings import Carrier
@@ -150,7 +150,13 @@ class Meter:
         """The interface in use, and whether it costs money. Asks other programs: not under the lock."""
         interface = default_interface()
         flagged = interface is not None and is_flagged_metered(interface)
-        return interface, is_metered(self._carrier.upload.metered, interface, is_flagged=flagged)
+        metered = self._carrier.upload.metered
+        if is_metered(metered, interface, is_flagged=flagged):
+            return interface, True
+        # A store on this machine, or the tunnel to one: no default route leads there, and its owner knows the cost.
+        if leads_to_loopback(self._carrier.endpoint_url) and is_metered(metered, LOOPBACK, is_flagged=False):
+            return LOOPBACK, True
+        return interface, False
 
     def spent(self) -> Spent:
         """A copy, counted up to now."""

@@ -70,6 +70,18 @@ def test_what_the_handler_makes_is_sent_and_one_that_fails_parks_its_file_and_no
     assert agent.stop() == 0
 
 
+def test_once_outlasts_a_handler_that_hangs_and_sends_what_is_behind_it(agent: Agent, verifying: VerifyingS3) -> None:
+    handle(agent, "own", "act")
+    agent.write("hang.bin", b"hang")
+    os.utime(agent.path("hang.bin"), (1, 1))  # the first one that is shown
+    agent.write("z.bin", b"z")
+    assert agent.cli("run", "--once").returncode == 1
+    assert sent(verifying) == {agent.key("z.bin"): b"Z"}
+    assert [(state, reason) for _, state, reason in agent.rows() if state != "confirmed"] == [
+        ("parked", "handler: still running after 20 s")
+    ]
+
+
 def test_a_file_that_its_handler_drops_is_asked_about_once(agent: Agent, verifying: VerifyingS3) -> None:
     counting = OWN.replace(
         '    if "drop" in name:\n', '    if "drop" in name:\n        open(path + ".tmp", "a").write("x")\n'

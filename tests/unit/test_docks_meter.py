@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -182,6 +183,37 @@ def test_without_a_budget_the_count_is_not_written_after_every_file(
     world.total += 1
     world.meter.account()
     assert len(notes) == 1
+
+
+@pytest.mark.parametrize("default", ["eth0", None])
+@pytest.mark.parametrize(
+    ("endpoint_url", "interfaces", "is_spent"),
+    [
+        ("http://127.0.0.1:9000", ("lo",), True),
+        ("http://localhost:9000", ("lo",), True),
+        ("http://[::1]:9000", ("*",), True),
+        ("http://127.0.0.1:9000", ("wwan0",), False),
+        ("https://s3.example.org", ("lo",), False),
+        (None, ("lo",), False),
+    ],
+)
+def test_a_store_on_this_machine_is_reached_by_its_loopback_whatever_the_default_route(
+    tmp_path: Path,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    default: str | None,
+    endpoint_url: str | None,
+    interfaces: tuple[str, ...],
+    is_spent: bool,
+) -> None:
+    monkeypatch.setattr(meter_module, "default_interface", lambda: default)
+    monkeypatch.setattr(meter_module, "is_flagged_metered", lambda interface: False)
+    metered = Metered(interfaces=interfaces, budget_bytes_per_month=BUDGET, allow=())
+    carrier = Carrier(name="c", endpoint_url=endpoint_url, upload=Upload(metered=metered))
+    with closing(Journal(str(tmp_path), clock)) as journal:
+        meter = Meter(carrier, journal=journal, clock=clock, totals=lambda: (BUDGET, 0), store_time=clock.now)
+        meter.account(is_last=True)
+        assert meter.is_spent() is is_spent
 
 
 def test_what_was_spent_is_read_back_as_it_was_written() -> None:
