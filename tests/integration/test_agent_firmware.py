@@ -303,6 +303,8 @@ def test_without_a_root_of_trust_the_agent_works_and_says_what_is_missing(agent:
     agent.write("a.jpg", b"picture")
     done = agent.run_once()
     assert done.returncode == 0, done.stderr
+    stopped = json.loads(agent.cli("status", "--json").stdout)["facts"]["firmware"]
+    assert (stopped["ok"], "firmware.root" in stopped["reason"]) == (False, True), "also while no agent runs"
     agent.start()
     wait_until(lambda: not agent.status()["facts"]["firmware"]["ok"], what="the fact")
     assert "firmware.root" in agent.status()["facts"]["firmware"]["reason"]
@@ -335,6 +337,8 @@ def test_an_unsigned_manifest_is_taken_only_where_it_is_allowed_and_that_is_loud
     assert agent.run_once().returncode == 0
     assert dropped(agent) == {"firmware_images/boot.bin": IMAGE, "latest_firmware.json": b"boot"}
     assert len(receipts(verifying)) == 1
+    stopped = json.loads(agent.cli("status", "--json").stdout)["facts"]["firmware"]
+    assert (stopped["ok"], stopped["state"]) == (False, "unsigned"), "also while no agent runs"
     agent.start()
     wait_until(lambda: agent.status()["facts"]["firmware"]["state"] == "unsigned", what="the warning")
     assert agent.status()["state"] == "degraded" and "signature" in agent.status()["reason"]
