@@ -19,11 +19,13 @@ from syncagent.cli.context import EXIT_NOT_RUNNING, Context, fail, print_json, s
 from syncagent.core.board import Board, Fact
 from syncagent.core.errors import JournalTorn, SyncagentError
 from syncagent.core.printable import printable
+from syncagent.core.release import component_of, firmware_carriers
 from syncagent.core.settings import Carrier, SendAddress, Settings, System
 from syncagent.core.words import age_words, size_words
+from syncagent.docks.channel import fact_of
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.control import ask
-from syncagent.reporter import Reporter, disk_fact
+from syncagent.reporter import NEVER_LOOKED, Reporter, disk_fact
 
 WATCH_EVERY_S = 1.0
 _COLOURS = {"ok": "green", "degraded": "yellow", "broken": "red", "stopped": "red"}
@@ -57,6 +59,9 @@ def read_status(context: Context) -> dict[str, Any]:
         if settings is None:
             settings = _unread(journal.address_names())
             journal.set_active(journal.address_names())
+        for carrier in firmware_carriers(settings):
+            face = journal.firmware_face(component_of(carrier)) or NEVER_LOOKED
+            board.set_fact(f"firmware/{carrier.name}", fact_of(carrier, face))
         return Reporter(settings=settings, journal=journal, clock=clock, board=board, pid=pid).status()
     finally:
         journal.close()

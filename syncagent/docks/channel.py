@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from syncagent import __version__
+from syncagent.core.board import Fact
 from syncagent.core.errors import Blocked, Refused, Stale, Transient, Trouble, Untrusted
 from syncagent.core.keys import check_cloud_path
 from syncagent.core.manifest import (
@@ -52,6 +53,8 @@ FULL_EVERY_S = 86_400.0
 UNSIGNED = "unsigned"
 #: Sooner than this before metadata expires somebody should have signed it anew.
 WARN = timedelta(days=7)
+_LOUD = "firmware.allow_unsigned is on: images are taken without a signature"
+_TROUBLES = frozenset({Phase.STALE, Phase.REJECTED, Phase.FAILED, Phase.ROLLED_BACK})
 
 
 class Truster(Protocol):
@@ -357,6 +360,19 @@ def face_of(look: Look) -> Mapping[str, Any]:
     if release is not None and look.phase is Phase.UNCHANGED:
         state = release.phase
     return {"release": release.name if release else None, "state": str(state), "reason": look.reason}
+
+
+def fact_of(carrier: Carrier, face: Mapping[str, Any], warning: str = "") -> Fact:
+    """What the fact `firmware` says of a component with that face; also later, without an agent."""
+    component, state, reason = component_of(carrier), Phase(face["state"]), face["reason"]
+    # A release in use that nobody confirmed has a reason only where it should not be in use, or nobody can look.
+    if state in _TROUBLES or (state in (Phase.ACTIVATED, Phase.IDLE) and reason):
+        return Fact(False, str(state), f"{component}: {reason}")
+    if carrier.firmware.allow_unsigned and carrier.firmware.root is None:
+        return Fact(False, UNSIGNED, _LOUD)
+    if warning:
+        return Fact(False, str(state), f"{component}: {'; '.join(each for each in (reason, warning) if each)}")
+    return Fact(True, str(state), reason)
 
 
 def face_in_trouble(face: Mapping[str, Any] | None, error: Transient | Blocked) -> Mapping[str, Any]:

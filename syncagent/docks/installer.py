@@ -186,11 +186,10 @@ class Installer:
             if reason:
                 raise _Held(reason)
 
-        is_there = release.sha256 is not None and self._drop.holds(
-            manifest.disk_path, sha256=release.sha256, length=release.length
-        )
-        if is_there:
-            return self._move(release, Phase.VERIFIED)
+        if release.sha256 is not None:
+            length = self._drop.length_of(manifest.disk_path, sha256=release.sha256)
+            if length is not None and release.length in (None, length):
+                return self._move(release, Phase.VERIFIED, length=length)
         have_bytes = self._fetch.have_bytes(name)
         if release.length is None or have_bytes < release.length:
             go_on()

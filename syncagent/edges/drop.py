@@ -67,6 +67,13 @@ class Drop:
             except FileNotFoundError:
                 return False
 
+    def length_of(self, path: str, *, sha256: str) -> int | None:
+        """How long the file is that is there with that digest, else None. Raises: Transient(DISK), Refused."""
+        if not self.holds(path, sha256=sha256):
+            return None
+        with self._translated(path), self._parent(path) as (parent, name):
+            return os.stat(name, dir_fd=parent, follow_symlinks=False).st_size
+
     def put(self, path: str, chunks: Iterable[bytes], *, sha256: str, length: int) -> bool:
         """Put a file there; False when it was there already.
 

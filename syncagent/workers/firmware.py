@@ -19,7 +19,7 @@ from syncagent.core.errors import AlreadyRunning, Blocked, JournalBroken, Transi
 from syncagent.core.release import Phase
 from syncagent.core.retry import backoff_s
 from syncagent.core.settings import Carrier
-from syncagent.docks.channel import Channel, Look, face_in_trouble, face_of
+from syncagent.docks.channel import Channel, Look, face_in_trouble, face_of, fact_of
 from syncagent.docks.installer import Installer
 from syncagent.edges.claim import claimed
 from syncagent.edges.clock import Clock, Stop
@@ -34,10 +34,8 @@ LEAST_RETRY_S = 5.0
 MOST_RETRY_S = 300.0
 #: A command is at work beside the agent.
 BUSY_S = 2.0
-_LOUD = "firmware.allow_unsigned is on: images are taken without a signature"
 #: The image lies here already.
 _HERE = frozenset({Phase.VERIFIED, Phase.INSTALLED})
-_TROUBLES = frozenset({Phase.STALE, Phase.REJECTED, Phase.FAILED, Phase.ROLLED_BACK})
 
 
 class FirmwareWorker:
@@ -152,14 +150,4 @@ class FirmwareWorker:
     def _show(self, look: Look) -> None:
         face: dict[str, Any] = dict(face_of(look))
         self._journal.set_firmware_face(self._channel.component, face)
-        # A release in use that nobody confirmed has a reason only where it should not be in use.
-        is_well = look.phase not in _TROUBLES and not (look.phase is Phase.ACTIVATED and look.reason)
-        fact = Fact(is_well, str(look.phase), look.reason)
-        if not fact.ok:
-            fact = Fact(False, fact.state, f"{self._channel.component}: {fact.reason}")
-        elif self._carrier.firmware.allow_unsigned and self._carrier.firmware.root is None:
-            fact = Fact(False, "unsigned", _LOUD)
-        elif look.warning:
-            words = "; ".join(each for each in (look.reason, look.warning) if each)
-            fact = Fact(False, fact.state, f"{self._channel.component}: {words}")
-        self._board.set_fact(f"firmware/{self._carrier.name}", fact)
+        self._board.set_fact(f"firmware/{self._carrier.name}", fact_of(self._carrier, face, look.warning))

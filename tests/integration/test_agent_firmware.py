@@ -303,6 +303,8 @@ def test_without_a_root_of_trust_the_agent_works_and_says_what_is_missing(agent:
     agent.write("a.jpg", b"picture")
     done = agent.run_once()
     assert done.returncode == 0, done.stderr
+    stopped = json.loads(agent.cli("status", "--json").stdout)["facts"]["firmware"]
+    assert (stopped["ok"], "firmware.root" in stopped["reason"]) == (False, True), "also while no agent runs"
     agent.start()
     wait_until(lambda: not agent.status()["facts"]["firmware"]["ok"], what="the fact")
     assert "firmware.root" in agent.status()["facts"]["firmware"]["reason"]
@@ -310,20 +312,23 @@ def test_without_a_root_of_trust_the_agent_works_and_says_what_is_missing(agent:
     assert json.loads(agent.cli("firmware", "status", "--json").stdout)["signatures"] == "cannot be verified"
 
 
+#: As the original's publisher wrote it.
+UNSIGNED = {
+    "id": "7",
+    "time": "2026-01-01T00:00:00Z",
+    "file_name": "boot",
+    "cloud_path": f"{PATH}/boot.bin",
+    "disk_path": "generated_data/firmware_images/boot.bin",
+    "config_path": "generated_data/latest_firmware.json",
+    "confirm_receipt": True,
+}
+
+
 def test_an_unsigned_manifest_is_taken_only_where_it_is_allowed_and_that_is_loud(
     agent: Agent, verifying: VerifyingS3
 ) -> None:
-    manifest = {
-        "id": "7",
-        "time": "2026-01-01T00:00:00Z",
-        "file_name": "boot",
-        "cloud_path": f"{PATH}/boot.bin",
-        "disk_path": "generated_data/firmware_images/boot.bin",
-        "config_path": "generated_data/latest_firmware.json",
-        "confirm_receipt": True,
-    }
     into = into_verifying(verifying)
-    into(f"{PATH}/firmware_image.json", json.dumps(manifest).encode())
+    into(f"{PATH}/firmware_image.json", json.dumps(UNSIGNED).encode())
     into(f"{PATH}/boot.bin", IMAGE)
     configure(agent, verifying.endpoint_url, None)
     assert agent.run_once().returncode == 0
@@ -332,9 +337,28 @@ def test_an_unsigned_manifest_is_taken_only_where_it_is_allowed_and_that_is_loud
     assert agent.run_once().returncode == 0
     assert dropped(agent) == {"firmware_images/boot.bin": IMAGE, "latest_firmware.json": b"boot"}
     assert len(receipts(verifying)) == 1
+    stopped = json.loads(agent.cli("status", "--json").stdout)["facts"]["firmware"]
+    assert (stopped["ok"], stopped["state"]) == (False, "unsigned"), "also while no agent runs"
     agent.start()
     wait_until(lambda: agent.status()["facts"]["firmware"]["state"] == "unsigned", what="the warning")
     assert agent.status()["state"] == "degraded" and "signature" in agent.status()["reason"]
+
+
+def test_an_unsigned_manifest_of_the_image_that_is_there_already_needs_no_download(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    into = into_verifying(verifying)
+    into(f"{PATH}/firmware_image.json", json.dumps(UNSIGNED).encode())
+    into(f"{PATH}/boot.bin", IMAGE)
+    configure(agent, verifying.endpoint_url, None, allow_unsigned=True)
+    assert agent.cli("firmware", "update").returncode == 0
+    # Only now does the manifest say which image it means, and nobody says how long that is.
+    named = {**UNSIGNED, "id": "8", "file_name": "same", "sha256": hashlib.sha256(IMAGE).hexdigest()}
+    into(f"{PATH}/firmware_image.json", json.dumps(named).encode())
+    done = agent.cli("firmware", "update")
+    assert (done.returncode, done.stdout) == (0, "cam: activated 8\n"), done.stderr
+    assert dropped(agent) == {"firmware_images/boot.bin": IMAGE, "latest_firmware.json": b"same"}
+    assert len([event for event in verifying.requests("GET") if event.key == f"{PATH}/boot.bin"]) == 1
 
 
 def test_a_spent_budget_holds_images_back_and_not_polls_and_a_person_may_pay(
