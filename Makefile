@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := packaging/lock/runtime.txt packaging/lock/dev.txt
 # Most of the tests' time is waiting. A file stays in one process: its servers and its table are shared there.
-SPREAD := -n 5 --dist loadfile --no-loadscope-reorder
+SPREAD := -n 4 --dist loadfile --no-loadscope-reorder
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 # Packages of Debian's.
 get = { $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y $(1); }

@@ -251,7 +251,7 @@ def test_a_message_whose_file_never_comes_is_rejected_with_its_reason(agent: Age
     assert "generated_data/camera/a.jpg did not come" in reason
     with open(os.path.join(agent.base_dir, "generated_data", "messages", "rejected", name)) as file:
         assert json.load(file) == ORIGINAL
-    assert agent.count("waiting") == 0 and agent.count("gone") == 1
+    wait_until(lambda: (agent.count("waiting"), agent.count("gone")) == (0, 1), what="its row knows")
     assert agent.stop() == 0
 
 
