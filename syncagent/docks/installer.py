@@ -187,8 +187,8 @@ class Installer:
                 raise _Held(reason)
 
         if release.sha256 is not None:
-            length = self._drop.length_of(manifest.disk_path, sha256=release.sha256)
-            if length is not None and release.length in (None, length):
+            length = self._drop.length_of(manifest.disk_path, sha256=release.sha256, length=release.length)
+            if length is not None:
                 return self._move(release, Phase.VERIFIED, length=length)
         have_bytes = self._fetch.have_bytes(name)
         if release.length is None or have_bytes < release.length:

@@ -60,19 +60,21 @@ class Drop:
 
     def holds(self, path: str, *, sha256: str, length: int | None = None) -> bool:
         """Whether the file is there with that digest. Raises: Transient(DISK), Refused."""
+        return self.length_of(path, sha256=sha256, length=length) is not None
+
+    def length_of(self, path: str, *, sha256: str, length: int | None = None) -> int | None:
+        """How many bytes the file has that is there with that digest, else None. Raises: Transient(DISK), Refused.
+
+        One that is not as long as `length` is not read.
+        """
         with self._translated(path):
             try:
                 with self._parent(path) as (parent, name):
-                    return self._has(parent, name, path, sha256, length)
+                    if self._has(parent, name, path, sha256, length):
+                        return os.stat(name, dir_fd=parent, follow_symlinks=False).st_size
             except FileNotFoundError:
-                return False
-
-    def length_of(self, path: str, *, sha256: str) -> int | None:
-        """How long the file is that is there with that digest, else None. Raises: Transient(DISK), Refused."""
-        if not self.holds(path, sha256=sha256):
-            return None
-        with self._translated(path), self._parent(path) as (parent, name):
-            return os.stat(name, dir_fd=parent, follow_symlinks=False).st_size
+                pass  # it is not there, or not any more
+        return None
 
     def put(self, path: str, chunks: Iterable[bytes], *, sha256: str, length: int) -> bool:
         """Put a file there; False when it was there already.

@@ -148,3 +148,13 @@ def test_what_is_dropped_is_synced_before_it_is_named_and_its_directory_after(tm
         before = names[:number]
         assert before[-2:] == ["fsync", "close"] and "fchmod" in before[-4:]
         assert "fsync" in names[number + 1 : number + 2]
+
+
+def test_a_file_of_another_length_is_not_read_to_tell_that_it_is_another(tmp_path: Path) -> None:
+    root = fresh(tmp_path, "root", had_old=True)
+    drop, sha256 = Drop(root), hashlib.sha256(OLD).hexdigest()
+    with Calls(None, lambda _: None) as calls:
+        assert drop.length_of(IMAGE, sha256=sha256, length=len(OLD) + 1) is None
+    assert "read" not in calls.names
+    assert [drop.length_of(IMAGE, sha256=sha256, length=length) for length in (None, len(OLD))] == [len(OLD)] * 2
+    assert drop.length_of("not/there.bin", sha256=sha256) is None
