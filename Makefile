@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := packaging/lock/runtime.txt packaging/lock/dev.txt
-# Most of the tests' time is waiting. A file stays in one process: its servers and its table are shared there.
+# Most of the tests' time is waiting. A file stays in one process: its servers and its table are shared there. Not
+# ordered by the number of tests: a file with few long ones would begin last, and all would wait for it.
 SPREAD := -n 4 --dist loadfile --no-loadscope-reorder
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 # Packages of Debian's.

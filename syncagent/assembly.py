@@ -207,7 +207,7 @@ def _recover(settings: Settings, directories: Directories, clock: Clock, reserve
         journal.make_room = reserve.give_up
         journal.keep_room()
         if not journal.begin():
-            logger.error("the journal's log is lost: what the bucket holds is looked at anew")
+            logger.error("the journal's log is lost or torn: what the bucket holds is looked at anew")
         journal.set_stores(stores_of(settings))
         return journal, journal.recover()
     except BaseException:

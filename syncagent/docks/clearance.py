@@ -24,7 +24,8 @@ from syncagent.edges.removal import Outcome
 
 logger = logging.getLogger(__name__)
 
-#: A directory that we emptied stays so long: its writer may be about to write the next file.
+#: A directory that we emptied stays so long: its writer may be about to write the next file. One that does not make
+#: its directory again would fail, which is why none goes unless the owner says so.
 TIDY_S = 10.0
 #: So many of them are remembered.
 MAX_EMPTY = 10_000

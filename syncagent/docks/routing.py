@@ -73,13 +73,13 @@ class Routing:
         found = [self._resolve(named) for named in places]
         roots = roots_of(address.carrier)
         allowed = [path for path in found if path is not None and self._places.is_open(path, roots)]
+        named = message.disk_path or message.file_name
         if not allowed:
-            named = message.disk_path or message.file_name
             raise Refused(f"{named} lies neither below generated_data nor below a directory of upload.allowed_roots")
         if all(self._leads_out(path, roots) for path in allowed):
-            raise Refused(f"{message.disk_path or message.file_name} is a link that leads out")
+            raise Refused(f"{named} is a link that leads out of generated_data and of upload.allowed_roots")
         if any(is_within(self._places.relative_of(path) or "", INBOX) for path in allowed):
-            raise Refused(f"{message.disk_path or message.file_name} lies in the inbox, which is the agent's own")
+            raise Refused(f"{named} lies in the inbox, which is the agent's own")
         there = (path for path in allowed if self._is_there(path))
         return next(there, allowed[0])
 
