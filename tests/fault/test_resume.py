@@ -172,7 +172,7 @@ def test_an_upload_that_the_store_forgot_starts_anew(tmp_path: object) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_run_once_leaves_no_orphan_of_a_file_that_it_finds_gone(tmp_path: object) -> None:
+def test_run_once_leaves_no_orphan_of_a_file_that_it_finds_gone(tmp_path: object) -> None:
     with large_field(tmp_path) as here:
         here.agent.start()
         here.shoot(FILM, 6 * PART_BYTES)
@@ -185,6 +185,7 @@ def test_a_run_once_leaves_no_orphan_of_a_file_that_it_finds_gone(tmp_path: obje
         assert here.agent.states(FILM) == ["gone"]
 
 
+@pytest.mark.timeout(120)
 def test_an_upload_whose_parts_the_store_does_not_take_leaves_no_orphan(tmp_path: object) -> None:
     with large_field(tmp_path) as here:
         here.strict.faults.append(Fault("CompleteMultipartUpload", times=1, status=400, code="InvalidPart"))

@@ -58,7 +58,7 @@ def test_a_store_that_is_away_does_not_hold_up_the_same_file_on_its_way_to_anoth
         agent.start()
         for number in range(5):
             agent.write(f"{number}.jpg", b"picture")
-            wait_until(lambda: agent.key(f"{number}.jpg") in sent(verifying), deadline_s=5, what="it is sent")  # noqa: B023
+            wait_until(lambda: agent.key(f"{number}.jpg") in sent(verifying), what="it is sent")  # noqa: B023
             assert agent.status()["addresses"]["other"]["oldest_unsent_s"] > 0
         agent.kill()
 
