@@ -162,7 +162,10 @@ class Channel:
         return self._less_grace(memory.floor.reference(self._now()))
 
     def _now(self) -> datetime:
-        now, least = self._clock.now(), self._lower_bound()
+        return self._at_least(self._clock.now())
+
+    def _at_least(self, now: datetime) -> datetime:
+        least = self._lower_bound()
         return now if least is None else max(now, least)
 
     def _less_grace(self, moment: datetime) -> datetime:
@@ -171,7 +174,8 @@ class Channel:
     def _clock_words(self, memory: Memory) -> str:
         """What the clock says, and what was believed instead of it."""
         is_synchronised = "synchronised" if self._is_synchronised() else "not synchronised"
-        clock, now = self._clock.now(), self._now()
+        clock = self._clock.now()
+        now = self._at_least(clock)  # not another look at the clock, which goes on and would seem to be a better one
         words = f"the clock says {clock:%Y-%m-%d} and is {is_synchronised}"
         reference = memory.floor.reference(now)
         if reference > now:

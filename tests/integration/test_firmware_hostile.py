@@ -813,3 +813,20 @@ def test_status_shows_the_reason_to_programs(device: Device) -> None:
         "state": "rejected",
         "reason": "it is for hardware pi9, this is None",
     }
+
+
+def test_a_clock_that_goes_on_is_not_taken_for_a_real_time_clock(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = device.clock.now
+
+    def ticking() -> datetime:
+        device.clock.advance(0.001)
+        return now()
+
+    monkeypatch.setattr(device.clock, "now", ticking)
+    device.publisher.publish(b"image")
+    device.wait(days=40)
+    fact = device.poll()
+    assert fact.state == "stale"
+    assert "real-time clock" not in fact.reason
