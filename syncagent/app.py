@@ -578,8 +578,7 @@ class App:
         except BaseException:
             self._release()
             raise
-        self.supervisor.catch_signals()
-        self.supervisor.on_hangup(self._reload_bell.ring)
+        self.supervisor.catch_signals(self._reload_bell.ring)
         self.intake.open()
         self.postman.open()
         # Before anything is sent: the battery may be empty, and only the real-time clock may know the time.

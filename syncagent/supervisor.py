@@ -1,12 +1,11 @@
 """Named threads: their loops, their crashes, their end. Trouble of the disk is no crash: it is waited for.
 
 Owns every thread of the agent. A worker is a name and a pass; loop, waiting, heartbeat and crash policy are here.
-The signal handler has `Stop` set and does nothing else; everything then ends under one deadline.
+A signal has `Stop` set and does nothing else; everything then ends under one deadline.
 """
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
 import signal
@@ -14,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Protocol
 
 from syncagent.core.board import Board, Fact
@@ -74,23 +72,31 @@ class Supervisor:
     def add(self, crew: Crew) -> None:
         self._crew.append(crew)
 
-    def catch_signals(self) -> None:
-        """SIGTERM and SIGINT ask for the end, a second one ends at once; SIGIO, which a lease may cause, is ignored."""
+    def catch_signals(self, on_hangup: Callable[[], None] = lambda: None) -> None:
+        """SIGTERM and SIGINT ask for the end, a second one ends at once; SIGHUP calls `on_hangup`, in any thread.
+
+        SIGIO, which a lease may cause, is ignored. Python runs a handler in the main thread alone, and that may have
+        begun a long wait just when the signal came: it would hear of it when the wait is over. So the numbers go
+        through a pipe, into which the interpreter writes at once (`signal.set_wakeup_fd`), to a thread that acts.
+        """
+        receive, send = os.pipe()
+        os.set_blocking(send, False)
+        signal.set_wakeup_fd(send, warn_on_full_buffer=False)
         signal.signal(signal.SIGIO, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda _number, _frame: None)
+        threading.Thread(target=self._hear, args=(receive, on_hangup), name="signals", daemon=True).start()
 
-    def on_hangup(self, ring: Callable[[], None]) -> None:
-        """What SIGHUP asks for: to look at the configuration. Called in a thread of its own, as `Stop` is set."""
-        signal.signal(signal.SIGHUP, lambda _number, _frame: _thread.start_new_thread(ring, ()))
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self._was_asked:
-            os._exit(128 + number)
-        self._was_asked = True
-        # Not from here: the handler may have interrupted this very thread inside `Stop.wait`, whose lock it would
-        # then wait for without end. This call takes no lock; `threading.Thread` would take several.
-        _thread.start_new_thread(self.stop.set, ())
+    def _hear(self, receive: int, on_hangup: Callable[[], None]) -> None:
+        while True:
+            for number in os.read(receive, 64):
+                if number == signal.SIGHUP:
+                    on_hangup()
+                elif self._was_asked:
+                    os._exit(128 + number)
+                else:
+                    self._was_asked = True
+                    self.stop.set()
 
     def serve(self, name: str, target: Callable[[], None]) -> None:
         """Run a server's own loop in a named thread; whoever opened it closes it."""

@@ -382,15 +382,18 @@ class Worker:
         return 0.0
 
 supervisor.add(Crew(Worker(), stop.bell(), "f"))
-supervisor.catch_signals()
+supervisor.catch_signals(lambda: print("hangup", flush=True))
 os.kill(os.getpid(), signal.SIGIO)
+{before}
 supervisor.start()
 {main}
 """
 
 
-def start(*, stuck_s: float, main: str = "supervisor.watch(); supervisor.end()") -> subprocess.Popen[str]:
-    program = AGENT.format(stuck_s=stuck_s, main=main)
+def start(
+    *, stuck_s: float, main: str = "supervisor.watch(); supervisor.end()", before: str = ""
+) -> subprocess.Popen[str]:
+    program = AGENT.format(stuck_s=stuck_s, main=main, before=before)
     agent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert agent.stdout is not None
     assert agent.stdout.readline() == "ready\n", "SIGIO ended the process"
@@ -419,6 +422,26 @@ def test_a_second_signal_ends_at_once() -> None:
     assert agent.stdout.readline() == "asked\n"
     agent.send_signal(signal.SIGTERM)
     assert end(agent) == 128 + signal.SIGTERM
+
+
+# A thread that waits is not always interrupted: the signal may have come just before its wait. Here it never is.
+DEAF = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP])"
+
+
+def test_a_main_thread_that_a_signal_does_not_wake_ends_at_once_all_the_same() -> None:
+    agent = start(stuck_s=0, before=DEAF, main="supervisor.watch(every_s=3600); supervisor.end()")
+    agent.send_signal(signal.SIGTERM)
+    assert end(agent) == 0
+
+
+def test_a_hangup_is_heard_each_time_and_does_not_wait_for_the_main_thread() -> None:
+    agent = start(stuck_s=0, before=DEAF, main="supervisor.watch(every_s=3600); supervisor.end()")
+    assert agent.stdout is not None
+    for _ in range(3):
+        agent.send_signal(signal.SIGHUP)
+        assert agent.stdout.readline() == "hangup\n"
+    agent.send_signal(signal.SIGTERM)
+    assert end(agent) == 0
 
 
 def test_a_signal_that_interrupts_the_main_thread_inside_of_its_wait_does_not_lock_it_up() -> None:
