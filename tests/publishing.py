@@ -17,13 +17,11 @@ from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface, Updater
 
 from syncagent.core.errors import Refused
-from syncagent.core.manifest import Manifest, Rollout, image_name, target_path
+from syncagent.core.manifest import Manifest, Rollout, target_path
 from syncagent.edges.files import digest_of
 from syncagent.edges.payload import BytesBody
-from syncagent.publish.changes import offer
 from syncagent.publish.keys import KeyRing
 from syncagent.publish.publisher import Publisher
-from syncagent.publish.releases import release
 from syncagent.publish.repository import Draft
 from syncagent.publish.shelf import Shelf, Upload
 from tests.fakes import MemoryStore, Stored
@@ -109,11 +107,9 @@ class Office:
         manifest = Manifest(
             id=version, time=self.now, file_name="image", component=COMPONENT, version=version, rollout=Rollout("salt")
         )
-        key = image_name(channel, COMPONENT, digest.sha256.hex())
-        target = release(
-            channel, manifest, sha256_hex=digest.sha256.hex(), size_bytes=len(image), cloud_path=f"{PATH}/targets/{key}"
+        draft, key = publisher.offer(
+            publisher.load(), channel, manifest, sha256_hex=digest.sha256.hex(), size_bytes=len(image)
         )
-        draft = offer(publisher.load(), channel, target, now=publisher.now)
         return draft, Upload(key, digest, BytesBody(image)), publisher
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+
 
 def size_words(count: float) -> str:
     """A number of bytes as people read it."""
@@ -20,3 +22,16 @@ def age_words(seconds: float | None) -> str:
         if seconds < limit:
             return f"{seconds / unit:.0f} {name}"
     return f"{seconds / 86400:.0f} days"
+
+
+def kind_words(mode: int) -> str:
+    """What a file that is not regular is, in one word."""
+    for test, word in (
+        (stat.S_ISLNK, "link"),
+        (stat.S_ISDIR, "directory"),
+        (stat.S_ISFIFO, "fifo"),
+        (stat.S_ISSOCK, "socket"),
+    ):
+        if test(mode):
+            return word
+    return "device"

@@ -10,14 +10,12 @@ import hashlib
 import os
 import secrets
 
-from syncagent.core.manifest import Manifest, Rollout, image_name
+from syncagent.core.manifest import Manifest, Rollout
 from syncagent.demo.camp import ACCESS_KEY_ID, BUCKET, COMPONENT, FIRMWARE_PATH, REGION, SECRET_ACCESS_KEY, Camp
 from syncagent.edges.clock import Clock
 from syncagent.edges.objects import S3Store, StoreSettings
-from syncagent.publish.changes import offer
 from syncagent.publish.keys import KeyRing
 from syncagent.publish.publisher import LocalImage, Publisher
-from syncagent.publish.releases import release
 from syncagent.publish.repository import TOP_ROLES
 from syncagent.publish.shelf import Shelf
 
@@ -68,10 +66,10 @@ class Office:
         manifest = Manifest(
             id=VERSION, time=now, file_name="camera", component=COMPONENT, version=VERSION, rollout=rollout
         )
-        key = image_name(CHANNEL, COMPONENT, sha256_hex)
-        cloud_path = publisher.shelf.image_key(key)
-        target = release(CHANNEL, manifest, sha256_hex=sha256_hex, size_bytes=image.size_bytes, cloud_path=cloud_path)
-        publisher.commit(offer(publisher.load(), CHANNEL, target, now=now), [image.upload(key)])
+        draft, name = publisher.offer(
+            publisher.load(), CHANNEL, manifest, sha256_hex=sha256_hex, size_bytes=image.size_bytes
+        )
+        publisher.commit(draft, [image.upload(name)])
         self.sha256 = sha256_hex
 
     def dropped(self) -> bool:

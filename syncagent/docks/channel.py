@@ -40,7 +40,7 @@ from syncagent.core.release import (
     component_of,
     decide,
 )
-from syncagent.core.remote import FORBIDDEN, MISSING, NOT_MODIFIED, OK, Getter, Got
+from syncagent.core.remote import NOT_MODIFIED, Getter, read_published
 from syncagent.core.settings import Carrier
 from syncagent.docks.highwater import HighWater
 from syncagent.edges.clock import Clock
@@ -217,12 +217,8 @@ class Channel:
         got = self._getter.get(key, headers={"If-None-Match": memory.etag} if memory.etag and not is_full else {})
         if got.status == NOT_MODIFIED:
             return memory
-        if got.status == FORBIDDEN:
-            remedy = f"allow {key} to the agent's access key"
-            raise Blocked(f"{key}: {got.reason}", trouble=Trouble.FORBIDDEN, remedy=remedy)
-        if got.status == MISSING:
-            raise Blocked(f"nothing is published: there is no {key}", trouble=Trouble.STORE, remedy="publish firmware")
-        text = _whole(got, MAX_UNSIGNED_BYTES).decode("utf-8", "replace")
+        data = read_published(got, key, allow=key, most_bytes=MAX_UNSIGNED_BYTES, monotonic=self._clock.monotonic)
+        text = data.decode("utf-8", "replace")
         digest = hashlib.sha256(text.encode()).hexdigest()
         memory = replace(memory, etag=got.etag, target=Target(0, digest, text, UNSIGNED))
         self._high_water.remember(memory)
@@ -340,21 +336,6 @@ def manifest_of(release: Release) -> Manifest:
     if release.is_signed:
         return parse_manifest(json.loads(release.manifest))
     return parse_unsigned(release.manifest.encode(), component=release.component)
-
-
-def _whole(got: Got, most_bytes: int) -> bytes:
-    """Raises: Transient, Untrusted."""
-    if got.status != OK:
-        got.drop()
-        raise Transient(f"the store answered {got.status}", trouble=Trouble.STORE)
-    pieces, size = [], 0
-    with got:
-        for chunk in got.chunks:
-            size += len(chunk)
-            if size > most_bytes:
-                raise Untrusted(f"{UNSIGNED_NAME} is longer than {most_bytes} bytes")
-            pieces.append(chunk)
-    return b"".join(pieces)
 
 
 def face_of(look: Look) -> Mapping[str, Any]:

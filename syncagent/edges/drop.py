@@ -18,6 +18,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from syncagent.core.errors import Blocked, Refused, Transient, Trouble
+from syncagent.core.words import kind_words
 
 READ_BYTES = 256 * 1024
 
@@ -198,14 +199,14 @@ class Drop:
         except FileNotFoundError:
             return
         if not stat.S_ISREG(mode):
-            raise Refused(f"{path} is a {_kind(mode)}")
+            raise Refused(f"{path} is a {kind_words(mode)}")
 
     def _open(self, parent: int, name: str, path: str) -> int:
         fd = os.open(name, _LEAF, dir_fd=parent)
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             os.close(fd)
-            raise Refused(f"{path} is a {_kind(mode)}")
+            raise Refused(f"{path} is a {kind_words(mode)}")
         return fd
 
     def _has(self, parent: int, name: str, path: str, sha256: str, length: int | None) -> bool:
@@ -250,15 +251,3 @@ class Drop:
 
 def _temporary_name(name: str) -> str:
     return _TEMPORARY + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-
-
-def _kind(mode: int) -> str:
-    for test, word in (
-        (stat.S_ISLNK, "link"),
-        (stat.S_ISDIR, "directory"),
-        (stat.S_ISFIFO, "fifo"),
-        (stat.S_ISSOCK, "socket"),
-    ):
-        if test(mode):
-            return word
-    return "device"

@@ -21,6 +21,7 @@ from enum import Enum
 
 from syncagent.core.errors import AlreadyRunning, FileChanged, FileVanished, Transient, Trouble
 from syncagent.core.model import Digest, Facts
+from syncagent.core.words import kind_words
 from syncagent.edges.clock import Stop
 
 #: Errors of a disk, not of a file: the same read may succeed when the disk is back.
@@ -84,19 +85,6 @@ def facts_of(status: os.stat_result) -> Facts:
     return Facts(status.st_size, mtime_ns, ctime_ns, inode)
 
 
-def kind_of(mode: int) -> str:
-    """What a file that is not regular is, in one word."""
-    for test, word in (
-        (stat.S_ISLNK, "link"),
-        (stat.S_ISDIR, "directory"),
-        (stat.S_ISFIFO, "fifo"),
-        (stat.S_ISSOCK, "socket"),
-    ):
-        if test(mode):
-            return word
-    return "device"
-
-
 def words(error: OSError) -> str:
     """The system's own words for an error, without the path."""
     if error.errno == errno.EOVERFLOW:
@@ -157,7 +145,7 @@ def _note(listing: Listing, entry: os.DirEntry[str]) -> None:
     elif stat.S_ISDIR(status.st_mode):
         listing.directories.append(entry.name)
     else:
-        listing.odd[entry.name] = kind_of(status.st_mode)
+        listing.odd[entry.name] = kind_words(status.st_mode)
 
 
 def look(root: str, path: str) -> os.stat_result | None:
@@ -200,7 +188,7 @@ def open_file(root: str, path: str) -> int:
             # Looked at before it is opened: opening some devices has effects.
             mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
             if not stat.S_ISREG(mode):
-                raise FileVanished(f"is now a {kind_of(mode)}")
+                raise FileVanished(f"is now a {kind_words(mode)}")
             try:
                 # Reading must not cost the card a write of the access time; only the owner may ask for that.
                 fd = os.open(name, _LEAF | os.O_NOATIME, dir_fd=directory)

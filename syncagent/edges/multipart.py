@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,8 @@ from syncagent.core.errors import Blocked, FileChanged, PartsRefused, Refused, S
 from syncagent.core.model import Digest, ObjectFacts, Part
 from syncagent.core.proof import multipart_etag
 from syncagent.edges.answers import NotOffered
-from syncagent.edges.payload import is_copy
+from syncagent.edges.orders import MultipartStore
+from syncagent.edges.payload import Body, is_copy
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +33,6 @@ class NotBegun(SyncagentError):
     """The store refused to begin an upload in parts; why, is the cause."""
 
 
-class Body(Protocol):
-    """A rewindable stretch of bytes, as the store takes it."""
-
-    @property
-    def size_bytes(self) -> int: ...
-    def read(self, n: int = -1, /) -> bytes: ...
-    def rewind(self) -> None: ...
-
-
 class Source(Protocol):
     """The pinned file."""
 
@@ -50,28 +42,6 @@ class Source(Protocol):
     def read(self, start: int, size_bytes: int) -> bytes: ...
     def digest(self, start: int = 0, size_bytes: int | None = None) -> Digest: ...
     def stretch(self, start: int, size_bytes: int) -> Body: ...
-
-
-class Store(Protocol):
-    """What is needed of an object store."""
-
-    def create_multipart(
-        self, key: str, *, metadata: Mapping[str, str], content_type: str, storage_class: str | None = None
-    ) -> str: ...
-    def put_part(self, key: str, *, upload_id: str, number: int, body: Body, digest: Digest) -> Part: ...
-    def list_parts(self, key: str, *, upload_id: str) -> list[Part]: ...
-    def complete(
-        self,
-        key: str,
-        *,
-        upload_id: str,
-        parts: Sequence[Part],
-        only_if_absent: bool = False,
-        digest: Digest | None = None,
-    ) -> str: ...
-    def abort(self, key: str, *, upload_id: str) -> None: ...
-    def head(self, key: str) -> ObjectFacts | None: ...
-    def read(self, key: str) -> Iterator[bytes]: ...
 
 
 class Progress(Protocol):
@@ -99,7 +69,7 @@ def etag_of_file(source: Source, part_bytes: int) -> str:
     return multipart_etag([source.digest(at, min(part_bytes, size - at)).md5 for at in range(0, size, part_bytes)])
 
 
-def give_up(store: Store, key: str, *, upload_id: str) -> None:
+def give_up(store: MultipartStore, key: str, *, upload_id: str) -> None:
     """Abort an upload of a file that goes on without it; where that is not allowed, it stays, and the file goes on."""
     try:
         store.abort(key, upload_id=upload_id)
@@ -125,7 +95,7 @@ class Parcel:
 class Shipment:
     """One multipart upload, from wherever it stands. Make a new one for each attempt."""
 
-    def __init__(self, store: Store, source: Source, progress: Progress, parcel: Parcel) -> None:
+    def __init__(self, store: MultipartStore, source: Source, progress: Progress, parcel: Parcel) -> None:
         self._store = store
         self._source = source
         self._progress = progress

@@ -1,6 +1,6 @@
 """What is asked of an object store, and by what it is reached: the words between workers and `S3Store`.
 
-Values and a protocol, so that they cost nothing to import. What an operation promises stands with `S3Store`
+Values and protocols, so that they cost nothing to import. What an operation promises stands with `S3Store`
 (edges/objects.py).
 """
 
@@ -50,10 +50,9 @@ class StoreSettings:
     page_keys: int = 1000
 
 
-class ObjectStore(Protocol):
-    """What the workers need of a bucket."""
+class MultipartStore(Protocol):
+    """What a large file needs of a bucket."""
 
-    def put(self, request: PutRequest, body: Body) -> str: ...
     def create_multipart(
         self, key: str, *, metadata: Mapping[str, str], content_type: str, storage_class: str | None = None
     ) -> str: ...
@@ -71,6 +70,12 @@ class ObjectStore(Protocol):
     def abort(self, key: str, *, upload_id: str) -> None: ...
     def head(self, key: str) -> ObjectFacts | None: ...
     def read(self, key: str) -> Iterator[bytes]: ...
+
+
+class ObjectStore(MultipartStore, Protocol):
+    """What the workers need of a bucket."""
+
+    def put(self, request: PutRequest, body: Body) -> str: ...
     def list(self, prefix: str) -> Iterator[ObjectFacts]: ...
     def close(self) -> None: ...
 

@@ -40,7 +40,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 from syncagent.core.errors import Blocked, Stale, SyncagentError, Transient, Trouble, Untrusted
 from syncagent.core.manifest import target_path
 from syncagent.core.release import Marks, Memory, Target, Trusted, parse_issued
-from syncagent.core.remote import FORBIDDEN, MISSING, NOT_MODIFIED, OK, Getter, Got
+from syncagent.core.remote import FORBIDDEN, MISSING, NOT_MODIFIED, OK, PATIENCE_S, Getter, read_published
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,6 @@ CONFIG = UpdaterConfig(
     snapshot_max_length=512 * 1024,
     targets_max_length=1024 * 1024,
 )
-#: A file of metadata that takes longer than this is a drip, not an answer.
-PATIENCE_S = 300.0
 
 _KEYED_ROLES = ("timestamp", "snapshot", "targets")
 _EXPIRED = re.compile(r"(?:Final |New )?([A-Za-z0-9_-]+)(?:\.json)? is expired")
@@ -320,29 +318,14 @@ class Trust:
         got = self._getter.get(key, headers=condition)
         if got.status == NOT_MODIFIED and condition:
             return None
-        if got.status == FORBIDDEN:
-            remedy = f"allow {self._prefix} to the agent's access key"
-            raise Blocked(f"{TIMESTAMP}: {got.reason}", trouble=Trouble.FORBIDDEN, remedy=remedy)
-        if got.status == MISSING:
-            raise Blocked(f"nothing is published: there is no {key}", trouble=Trouble.STORE, remedy="publish firmware")
-        if got.status != OK:
-            got.drop()
-            raise Transient(f"{TIMESTAMP}: the store answered {got.status}", trouble=Trouble.STORE)
-        etag = got.etag
-        timestamp = self._read(got)
-        return etag, self._refresh(timestamp, memory, reference, wall)
-
-    def _read(self, got: Got) -> bytes:
-        pieces, size, until = [], 0, self._monotonic() + PATIENCE_S
-        with got:
-            for chunk in got.chunks:
-                size += len(chunk)
-                if size > CONFIG.timestamp_max_length:
-                    raise Untrusted(f"{TIMESTAMP} is longer than {CONFIG.timestamp_max_length} bytes")
-                if self._monotonic() > until:
-                    raise Transient(f"{TIMESTAMP} did not come within {PATIENCE_S:.0f} s", trouble=Trouble.STALLED)
-                pieces.append(chunk)
-        return b"".join(pieces)
+        timestamp = read_published(
+            got,
+            key,
+            allow=self._prefix,
+            most_bytes=CONFIG.timestamp_max_length,
+            monotonic=self._monotonic,
+        )
+        return got.etag, self._refresh(timestamp, memory, reference, wall)
 
     def _refresh(self, timestamp: bytes, memory: Memory, reference: datetime, wall: datetime) -> Trusted:
         with translated():

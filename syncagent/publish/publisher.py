@@ -17,11 +17,13 @@ from typing import Any
 from tuf.api.metadata import Metadata, Root
 
 from syncagent.core.errors import Blocked, Refused, SyncagentError, Transient
+from syncagent.core.manifest import Manifest, image_name
 from syncagent.core.model import Digest
 from syncagent.edges.files import PinnedFile, facts_of, look, make_directory, words, write_whole
-from syncagent.publish.changes import begin
+from syncagent.publish.changes import begin, offer
 from syncagent.publish.keys import KeyRing, read_file
 from syncagent.publish.reading import MAX_METADATA_BYTES, Held, Seen, parsed, seen_from_json, seen_to_json, taken_of
+from syncagent.publish.releases import release
 from syncagent.publish.repository import TOP_ROLES, AnyMetadata, Draft, Repository, verified
 from syncagent.publish.shelf import Copy, Image, Shelf, Upload
 
@@ -92,6 +94,20 @@ class Publisher:
     def _remember(self, held: Held) -> None:
         self._write_own(SEEN_FILE, seen_to_json(held.seen))
         self._write_own(ROOT_FILE, held.repository.root.to_bytes())
+
+    # -- offering -----------------------------------------------------------------------------------------------------
+
+    def offer(
+        self, repository: Repository, channel: str, manifest: Manifest, *, sha256_hex: str, size_bytes: int
+    ) -> tuple[Draft, str]:
+        """The repository with a release of an image in a channel, and the image's name below `targets/`.
+
+        Raises: Refused.
+        """
+        name = image_name(channel, manifest.component, sha256_hex)
+        cloud_path = self.shelf.image_key(name)
+        target = release(channel, manifest, sha256_hex=sha256_hex, size_bytes=size_bytes, cloud_path=cloud_path)
+        return offer(repository, channel, target, now=self.now), name
 
     # -- beginning ----------------------------------------------------------------------------------------------------
 

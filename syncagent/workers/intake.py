@@ -21,6 +21,7 @@ from syncagent.core.model import OWED, Facts, State
 from syncagent.core.places import OUTSIDE, Places
 from syncagent.core.settle import QUIET_WITHOUT_LEASE, Settling, Verdict, Writers
 from syncagent.core.territory import ASIDE, Owner, Territory, is_within
+from syncagent.core.words import kind_words
 from syncagent.edges import files
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.files import Lease, Listing
@@ -194,7 +195,7 @@ class Intake:
             return f"lies behind a link; {_NO_LINK}" if is_there else ""
         if stat.S_ISDIR(status.st_mode):
             return ""
-        kind = "file" if files.is_file(status) else files.kind_of(status.st_mode)
+        kind = "file" if files.is_file(status) else kind_words(status.st_mode)
         return f"is a link; {_NO_LINK}" if kind == "link" else f"is a {kind}; put a directory there"
 
     def _is_away(self, place: str) -> bool:

@@ -79,7 +79,7 @@ class Mortal:
 POLLED = frozenset(
     {
         *("tally", "asked", "next_due_s", "has_ready", "wake_due", "claim", "oldest_owed", "time", "known_at", "rows"),
-        *("device_of", "make_directory", "known_among", "check", "take", "locate", "is_file", "facts_of", "kind_of"),
+        *("device_of", "make_directory", "known_among", "check", "take", "locate", "is_file", "facts_of"),
         *("words", "is_quiet", "row", "listing", "read", "orphans", "letters", "scan_directory", "expected", "overdue"),
         *("open_directory", "refresh", "space_at", "confirmed_below", "claims_on", "total_of", "proved", "is_taken"),
         *("parse_aside", "write_proved", "count_of", "note", "aside_name", "figures_of"),

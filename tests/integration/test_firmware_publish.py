@@ -713,3 +713,10 @@ def test_the_bar_is_drawn_on_a_terminal_only(desk: Desk, monkeypatch: pytest.Mon
         for handed in (0, 150_000, 300_000):
             uploading(Flight("a/b.image", 300_000, handed, handed))
         assert uploading._bars is not None and uploading._bars.finished
+
+
+def test_gc_shows_the_name_of_an_object_as_text(desk: Desk) -> None:
+    desk.begin("stable")
+    s3_client(desk.endpoint_url).put_object(Bucket="bucket", Key=f"{PATH}/targets/stable/a\x1b[2Jb", Body=b"?")
+    shown = desk.do("gc", "--keep", "9", code=1).stdout
+    assert rf"{PATH}/targets/stable/a\x1b[2Jb" in shown and "\x1b" not in shown

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from syncagent.assembly import open_store
 from syncagent.cli.context import Context, fail, say
 from syncagent.core.errors import Blocked, Refused, SyncagentError, Trouble
+from syncagent.core.printable import printable
 from syncagent.core.settings import Carrier, Settings
 from syncagent.core.words import size_words
 from syncagent.edges.clock import Clock
@@ -182,7 +183,7 @@ def commit(
     """Sign and write, and say what was done."""
     names = publisher.commit(draft, images, export_dir=export_dir)
     if is_dry:
-        click.echo(f"would have {done}; nothing was written:")
+        click.echo(printable(f"would have {done}; nothing was written:"))
         for name in names:
             click.echo(f"  {publisher.shelf.key(name)}")
         return
@@ -197,7 +198,7 @@ def commit(
         say(
             "this store has no conditional writes: of two publishers at the same moment, both may believe that they won"
         )
-    click.echo(done)
+    click.echo(printable(done))
 
 
 class Uploading:

@@ -180,9 +180,9 @@ def gc(desk: Desk, keep: int, is_meant: bool) -> None:
             click.echo("there is nothing to delete")
             return
         for name in gone:
-            click.echo(publisher.shelf.key(name))
+            click.echo(printable(publisher.shelf.key(name)))
         for key in unfinished:
-            click.echo(f"{key} (an upload that did not end)")
+            click.echo(printable(f"{key} (an upload that did not end)"))
         if not is_meant:
             if not sys.stdin.isatty():
                 say("nothing was deleted: say --yes")

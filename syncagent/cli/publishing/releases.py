@@ -12,7 +12,7 @@ import click
 from syncagent.cli.context import say
 from syncagent.cli.publishing.desk import Desk, at_desk, commit, dry_option, export_option
 from syncagent.core.errors import Refused
-from syncagent.core.manifest import CONFIG_FORMATS, MAX_KEEP, Manifest, Rollout, image_name
+from syncagent.core.manifest import CONFIG_FORMATS, MAX_KEEP, Manifest, Rollout
 from syncagent.core.release import component_of
 from syncagent.core.words import size_words
 from syncagent.publish.changes import offer
@@ -22,7 +22,6 @@ from syncagent.publish.releases import (
     find,
     image_of,
     manifest_of,
-    release,
     security_version,
     security_version_ever,
     version_of,
@@ -128,17 +127,10 @@ def publish(
             requires_free_bytes=requires_free_bytes,
             keep=keep,
         )
-        key = image_name(channel, component, sha256_hex)
-        target = release(
-            channel,
-            manifest,
-            sha256_hex=sha256_hex,
-            size_bytes=local.size_bytes,
-            cloud_path=publisher.shelf.image_key(key),
-        )
+        draft, key = publisher.offer(repository, channel, manifest, sha256_hex=sha256_hex, size_bytes=local.size_bytes)
         commit(
             publisher,
-            offer(repository, channel, target, now=publisher.now),
+            draft,
             f"published {component} {version} in {channel} {to_whom(manifest.rollout)}:"
             f" {manifest.id}, {size_words(local.size_bytes)}",
             images=[local.upload(key)],
@@ -190,17 +182,10 @@ def promote(
         manifest = replace(manifest_of(before), rollout=new_rollout(percent, publisher))
         _security_version(repository, component, manifest.security_version)
         sha256_hex = before.hashes["sha256"]
-        key = image_name(channel, component, sha256_hex)
-        target = release(
-            channel,
-            manifest,
-            sha256_hex=sha256_hex,
-            size_bytes=before.length,
-            cloud_path=publisher.shelf.image_key(key),
-        )
+        draft, key = publisher.offer(repository, channel, manifest, sha256_hex=sha256_hex, size_bytes=before.length)
         commit(
             publisher,
-            offer(repository, channel, target, now=publisher.now),
+            draft,
             f"promoted {component} {manifest.version} from {source} to {channel} {to_whom(manifest.rollout)}",
             images=[Copy(image_of(before), key, bytes.fromhex(sha256_hex), before.length)],
             export_dir=export_dir,

@@ -22,13 +22,13 @@ from syncagent.core.model import OWED, State
 from .arrivals import Arrivals
 from .database import FILE_NAME
 from .deliveries import Deliveries
+from .holdings import Holdings, Sent
 from .messages import Messages
 from .reading import JournalReader
 from .releases import Release, Releases, Step
-from .retention import Candidate, Loss, Retention
+from .removals import Candidate, Loss, Removals
 from .rows import FOR_FILE, OWED_WORDS, ROWS, Arrival, Ask, Known, Row, Tally, Upload, join_path
 from .uploads import Uploads
-from .verification import Sent, Verification
 from .wreckage import is_missing, set_aside, wrecks
 
 __all__ = [
@@ -66,7 +66,7 @@ _ON_DISK_WORDS = ", ".join(f"'{state}'" for state in _ON_DISK)
 _IN_USE = "in use"
 
 
-class Journal(Arrivals, Deliveries, Messages, Releases, Retention, Uploads, Verification):
+class Journal(Arrivals, Deliveries, Holdings, Messages, Releases, Removals, Uploads):
     """One SQLite file. Thread-safe; writes of several threads share a commit.
 
     Counts, addresses and the next rows to claim are remembered in memory. What another process wrote is not in them

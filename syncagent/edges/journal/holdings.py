@@ -25,8 +25,8 @@ class Sent:
     address: str
 
 
-class Verification(JournalBase):
-    """The verifying part of the journal; it only reads."""
+class Holdings(JournalBase):
+    """The part of the journal that is compared with the bucket; it only reads."""
 
     def sent_by(self, addresses: Sequence[str]) -> Iterator[Sent]:
         """What lies under each key, in the order of keys, of addresses that share a store; a batch in memory.

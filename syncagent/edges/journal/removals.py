@@ -42,7 +42,7 @@ class Loss:
     lost_at: float  # UTC
 
 
-class Retention(JournalBase):
+class Removals(JournalBase):
     """The pruner's part of the journal."""
 
     def confirmed_below(self, directory: str, *, until: float, after: tuple[float, int], limit: int) -> list[Candidate]:
