@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 #: Stands for the id of a device that could not tell it; a problem has been reported then.
 _NO_ID = "unknown"
-#: The lists of a system file that is wrong: what it would have made active is not asked to be complete.
+#: A list that a wrong system file does not have: all that is there is not asked to be complete then.
 _NONE = Node([], "", 0)
 
 
@@ -108,7 +108,8 @@ class _Assembly:
             system_id=system.id,
             origins=self.origins,
         )
-        addresses, tasks = routes.addresses(wanted.get("addresses")), routes.tasks(wanted.get("tasks"))
+        addresses = routes.addresses(wanted.get("addresses"))
+        tasks = routes.tasks(wanted.get("tasks"))
         devices, messages = self._devices(), self._messages(system.id)
         self._check_places(devices)
         if not addresses and not tasks and not len(self.findings):
@@ -163,8 +164,13 @@ class _Assembly:
         if not is_asked:
             identifier = node.members["id"]
         parsed = structure(node, SystemFile, report)
+        lists: dict[str, Node] = {
+            key: node.members[key]
+            for key in ("addresses", "tasks")
+            if key in node.members and node.members[key].value is not None
+        }
         if parsed is None:
-            return {"addresses": _NONE, "tasks": _NONE}, System(id=_NO_ID)
+            return {"addresses": _NONE, "tasks": _NONE, **lists}, System(id=_NO_ID)
         listen = parsed.web.listen
         if listen and not parsed.web.password and not is_loopback(parse_listen(listen)[0]):
             what = f'"{listen}" can be reached from outside, and there is no password'
@@ -176,8 +182,7 @@ class _Assembly:
         known = {each.name: getattr(parsed, each.name) for each in attrs.fields(SystemKeys)}
         id_text = identifier.value if isinstance(identifier.value, str) else _NO_ID
         tidied = _NO_ID if id_text.startswith("$") else id_text.removeprefix("/").removesuffix("/")
-        lists = {key: node.members[key] for key in ("addresses", "tasks") if key in node.members}
-        return {key: each for key, each in lists.items() if each.value is not None}, System(id=tidied, **known)
+        return lists, System(id=tidied, **known)
 
     def _check_all(self, system_id: str) -> None:
         """Report what is wrong in any object that is ours, used or not."""

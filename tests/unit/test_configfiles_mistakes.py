@@ -274,6 +274,31 @@ def test_all_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     assert ("other.json", 1, "") in found
 
 
+def test_a_mistake_hides_no_other_of_the_same_file(tmp_path: Path) -> None:
+    files: dict[str, Any] = {
+        "carriers/store.json": STORE,
+        "addresses/a.json": ADDRESS
+        | {"duration": "always", "carrier": "nope", "handler": "no", "handler_function": "f"},
+        "addresses/b.json": {"message_type": "image_info", "carrier": "neither"},
+        "tasks/t.json": TASK | {"duration": "always", "config_name": "nor"},
+        "system/s.json": {"foo": 1, "addresses": ["a", "b", "bb", 5], "tasks": ["t", "tt"]},
+    }
+    found = sorted((Path(p.file).name, p.key) for p in problems_of(tmp_path, files))
+    assert found == [
+        ("a.json", "carrier"),
+        ("a.json", "duration"),
+        ("a.json", "handler"),
+        ("b.json", "carrier"),
+        ("b.json", "duration"),
+        ("s.json", "addresses[2]"),
+        ("s.json", "addresses[3]"),
+        ("s.json", "foo"),
+        ("s.json", "tasks[1]"),
+        ("t.json", "config_name"),
+        ("t.json", "duration"),
+    ]
+
+
 def test_an_inherited_mistake_points_at_the_file_that_made_it_and_names_the_heirs(tmp_path: Path) -> None:
     files: dict[str, Any] = {
         "carriers/base.json": '{\n "source": "s3",\n "upload": {\n  "part_bytes": 1024}}',
