@@ -148,6 +148,9 @@ class _Assembly:
                     Problem(node.file, 0, "", what, "keep one: a configuration directory is for one system")
                 )
         name, node = next(iter(self.whole["system"].items()), ("", Node({}, self.files.config_dir, 0)))
+        is_certain = bool(name) or not (objects or self.files.unreadable.get("system"))
+        if not name and objects:
+            name, node = next(iter(objects.items()))
         report = self.findings.reporter(node, f"system/{name}")
         written = node.members.get("id")
         identifier = Node("$hostname", node.file, node.line) if written is None or written.value is None else written
@@ -169,7 +172,7 @@ class _Assembly:
             for key in ("addresses", "tasks")
             if key in node.members and node.members[key].value is not None
         }
-        if parsed is None:
+        if parsed is None or not is_certain:
             return {"addresses": _NONE, "tasks": _NONE, **lists}, System(id=_NO_ID)
         listen = parsed.web.listen
         if listen and not parsed.web.password and not is_loopback(parse_listen(listen)[0]):
@@ -189,8 +192,8 @@ class _Assembly:
         for kind, cls in KINDS.items():
             if kind == "system":
                 continue
-            for name, node in self.whole[kind].items():
-                if not self.ownership.is_ours(kind, name):
+            for name, node in {**self.given[kind], **self.whole[kind]}.items():
+                if not self._is_ours(kind, name):
                     continue
                 report = self.findings.reporter(node, f"{kind}/{name}")
                 words = {"name": name, "system_id": system_id}
@@ -201,10 +204,14 @@ class _Assembly:
                     what = "receiving is not defined for an s3 carrier"
                     report(node.members["send_or_receive"], "send_or_receive", what, 'use "send"')
                 if kind == "devices" and isinstance(parsed, DeviceFile):
-                    self._check_device(name, parsed, report)
+                    self._check_device(node, parsed, report)
 
-    def _check_device(self, name: str, device: DeviceFile, report: Callable[[Node, str, str, str], None]) -> None:
-        node = self.whole["devices"][name]
+    def _is_ours(self, kind: str, name: str) -> bool:
+        if name in self.whole[kind]:
+            return self.ownership.is_ours(kind, name)
+        return self.ownership.is_ours_alone(kind, self.given[kind][name], self.given["carriers"])
+
+    def _check_device(self, node: Node, device: DeviceFile, report: Callable[[Node, str, str, str], None]) -> None:
         for low, high in (
             ("pause_below_percent", "resume_above_percent"),
             ("pause_below_v", "resume_above_v"),
