@@ -89,13 +89,11 @@ class Messages(JournalBase):
 
         self._write(apply, durable=True)
 
-    def unhandled(self, *, limit: int) -> list[Row]:
-        """READY rows whose address has a handler that has not seen them."""
-        ids = [self._addresses[name] for name in sorted(self._handlers)]
-        marks = ", ".join("?" * len(ids))
+    def unhandled(self, address: str, *, limit: int) -> list[Row]:
+        """READY rows of an address with a handler that has not seen them."""
         return self.rows(
-            f"{ROWS} WHERE v.state = 'ready' AND NOT v.handled AND v.address IN ({marks}) ORDER BY v.id LIMIT ?",
-            (*ids, limit),
+            f"{ROWS} WHERE v.state = 'ready' AND NOT v.handled AND v.address = ? ORDER BY v.id LIMIT ?",
+            (self._addresses[address], limit),
         )
 
     def handled(
