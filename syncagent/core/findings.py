@@ -22,6 +22,8 @@ class Findings:
     def add(self, problem: Problem) -> None:
         """Add one problem as it is."""
         self._heirs.setdefault(problem, set())
+        if problem.key:
+            self._by_place.setdefault((problem.file, problem.line, problem.key), problem)
 
     def reporter(self, own: Node, label: str) -> Report:
         """A report function for the object `label` (`carriers/site_a`), whose own file is that of `own`."""

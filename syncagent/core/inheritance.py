@@ -26,7 +26,7 @@ def parents_of(node: Node) -> list[tuple[str, Node]]:
 def inherit(objects: Mapping[str, Node], *, kind: str, unreadable: Collection[str], report: Report) -> dict[str, Node]:
     """Every object with what it inherits. An object whose parents cannot be had is left out, and reported.
 
-    `unreadable` are names whose files were already reported.
+    `unreadable` are names whose files were already reported, and they are left out, whatever could be read of them.
     """
     whole: dict[str, Node | None] = {}
 
@@ -35,7 +35,7 @@ def inherit(objects: Mapping[str, Node], *, kind: str, unreadable: Collection[st
             return whole[name]
         node = objects[name]
         base: Node | None = None
-        broken = False
+        broken = name in unreadable
         for index, (parent, place) in enumerate(parents_of(node)):
             key = f"{KEY}[{index}]"
             if parent in (*chain, name):

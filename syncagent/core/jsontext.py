@@ -11,16 +11,19 @@ import json
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
 
-from syncagent.core.tree import MAX_DEPTH, MAX_NODES, Node, TextError, parse_number, whole_characters
+from syncagent.core.tree import MAX_DEPTH, MAX_NODES, Node, Slip, TextError, parse_number, whole_characters
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _WORD = re.compile(r"[-+.A-Za-z0-9_]+")
 _LITERALS: dict[str, object] = {"true": True, "false": False, "null": None}
 
 
-def parse_json(text: str, file: str) -> Node:
-    """The tree of one JSON document. Raises TextError."""
-    reader = _Reader(text, file)
+def parse_json(text: str, file: str, *, slips: list[Slip] | None = None) -> Node:
+    """The tree of one JSON document. Raises TextError.
+
+    With `slips` these are added to it, each with its path, and the tree has null in their place.
+    """
+    reader = _Reader(text, file, slips)
     node = reader.value(reader.skip(0), 0)
     if reader.skip(reader.end) != len(text):
         raise reader.wrong("there is text after the end of the document", reader.skip(reader.end))
@@ -28,9 +31,11 @@ def parse_json(text: str, file: str) -> Node:
 
 
 class _Reader:
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, slips: list[Slip] | None) -> None:
         self.text = text
         self.file = file
+        self.slips = slips
+        self.path: list[str | int] = []
         self.end = 0
         self.nodes = 0
         self._line_starts = [0, *(match.end() for match in re.finditer(r"\r\n|\n|\r", text))]
@@ -40,6 +45,12 @@ class _Reader:
 
     def wrong(self, what: str, at: int, *, remedy: str = "correct the JSON on or just above this line") -> TextError:
         return TextError(what, line=self.line(min(at, len(self.text))), remedy=remedy)
+
+    def slip(self, found: Slip) -> None:
+        found.path = tuple(self.path)
+        if self.slips is None:
+            raise found
+        self.slips.append(found)
 
     def skip(self, at: int) -> int:
         match = _SPACE.match(self.text, at)
@@ -58,9 +69,12 @@ class _Reader:
             return Node(self._members(at, depth), self.file, place)
         if first == "[":
             return Node(self._items(at, depth), self.file, place)
-        if first == '"':
-            return Node(self._string(at), self.file, place)
-        return Node(self._word(at), self.file, place)
+        value: object = None
+        try:
+            value = self._string(at) if first == '"' else self._word(at)
+        except Slip as slip:  # it is read to its end all the same
+            self.slip(slip)
+        return Node(value, self.file, place)
 
     def _members(self, at: int, depth: int) -> dict[str, Node]:
         members: dict[str, Node] = {}
@@ -76,15 +90,13 @@ class _Reader:
             at = self.skip(self.end)
             if self.text[at : at + 1] != ":":
                 raise self.wrong('a ":" is missing after a key', at)
+            self.path.append(key)
             child = self.value(self.skip(at + 1), depth + 1, line=line)
             if key in members:
-                raise TextError(
-                    f"this key stands twice, first on line {members[key].line}",
-                    line=line,
-                    remedy="remove one of the two",
-                    key=key,
-                )
-            members[key] = child
+                what = f"this key stands twice, first on line {members[key].line}"
+                self.slip(Slip(what, line=line, remedy="remove one of the two"))
+            members.setdefault(key, child)
+            self.path.pop()
             at = self._after_member(self.skip(self.end), "}")
             if at < 0:
                 return members
@@ -96,7 +108,9 @@ class _Reader:
             self.end = at + 1
             return items
         while at >= 0:
+            self.path.append(len(items))
             items.append(self.value(at, depth + 1))
+            self.path.pop()
             at = self._after_member(self.skip(self.end), "]")
         return items
 
@@ -126,7 +140,8 @@ class _Reader:
         if word in _LITERALS:
             return _LITERALS[word]
         if word.lstrip("-+") in ("NaN", "Infinity"):
-            raise self.wrong("NaN and Infinity are not values", at, remedy="write a number, or null for the default")
+            remedy = "write a number, or null for the default"
+            raise Slip("NaN and Infinity are not values", line=self.line(at), remedy=remedy)
         number = parse_number(word, line=self.line(at)) if word else None
         if number is None:
             raise self.wrong("a value is missing or malformed here", at)

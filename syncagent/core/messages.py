@@ -46,7 +46,7 @@ class Message:
     @property
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) of the whole message, whatever the order of its keys and its spacing."""
-        return hashlib.sha256(self.text.encode()).digest()
+        return digest_of(self.text)
 
     @property
     def file_name(self) -> str:
@@ -59,6 +59,11 @@ class Message:
     @property
     def cloud_path(self) -> str | None:
         return _text_or_none(self.content.get("cloud_path"))
+
+
+def digest_of(text: str) -> bytes:
+    """The name of a message, by its whole text."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def message_of(document: object, message_type: str, *, has_disk_names: bool = False) -> Message:

@@ -32,6 +32,20 @@ class Ownership:
         """Whether the object is checked and may be used."""
         return name not in self.foreign.get(kind, frozenset())
 
+    def is_ours_alone(self, kind: str, node: Node, carriers: Objects) -> bool:
+        """Whether an object whose parents cannot be had says by itself that it is ours."""
+        if kind == "carriers":
+            return text_at(node, "source") == SOURCE
+        if kind == "tasks":
+            said = (text_at(node, "source_type"), text_at(node, "function"))
+            return said == (SOURCE_TYPE, TASK_FUNCTION) and self._is_carrier(text_at(node, "config_name"), carriers)
+        return kind != "addresses" or self._is_carrier(text_at(node, "carrier"), carriers)
+
+    def _is_carrier(self, name: str | None, carriers: Objects) -> bool:
+        if name is None or name not in carriers or not self.is_ours("carriers", name):
+            return False
+        return text_at(carriers[name], "source") in (None, SOURCE)
+
 
 def judge_ownership(whole: Mapping[str, Objects], findings: Findings) -> Ownership:
     """Sort carriers, addresses and tasks. `whole` are the objects with what they inherit."""

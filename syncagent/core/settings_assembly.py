@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 #: Stands for the id of a device that could not tell it; a problem has been reported then.
 _NO_ID = "unknown"
-#: The lists of a system file that is wrong: what it would have made active is not asked to be complete.
+#: A list that a wrong system file does not have: all that is there is not asked to be complete then.
 _NONE = Node([], "", 0)
 
 
@@ -108,7 +108,8 @@ class _Assembly:
             system_id=system.id,
             origins=self.origins,
         )
-        addresses, tasks = routes.addresses(wanted.get("addresses")), routes.tasks(wanted.get("tasks"))
+        addresses = routes.addresses(wanted.get("addresses"))
+        tasks = routes.tasks(wanted.get("tasks"))
         devices, messages = self._devices(), self._messages(system.id)
         self._check_places(devices)
         if not addresses and not tasks and not len(self.findings):
@@ -147,6 +148,9 @@ class _Assembly:
                     Problem(node.file, 0, "", what, "keep one: a configuration directory is for one system")
                 )
         name, node = next(iter(self.whole["system"].items()), ("", Node({}, self.files.config_dir, 0)))
+        is_certain = bool(name) or not (objects or self.files.unreadable.get("system"))
+        if not name and objects:
+            name, node = next(iter(objects.items()))
         report = self.findings.reporter(node, f"system/{name}")
         written = node.members.get("id")
         identifier = Node("$hostname", node.file, node.line) if written is None or written.value is None else written
@@ -163,8 +167,13 @@ class _Assembly:
         if not is_asked:
             identifier = node.members["id"]
         parsed = structure(node, SystemFile, report)
-        if parsed is None:
-            return {"addresses": _NONE, "tasks": _NONE}, System(id=_NO_ID)
+        lists: dict[str, Node] = {
+            key: node.members[key]
+            for key in ("addresses", "tasks")
+            if key in node.members and node.members[key].value is not None
+        }
+        if parsed is None or not is_certain:
+            return {"addresses": _NONE, "tasks": _NONE, **lists}, System(id=_NO_ID)
         listen = parsed.web.listen
         if listen and not parsed.web.password and not is_loopback(parse_listen(listen)[0]):
             what = f'"{listen}" can be reached from outside, and there is no password'
@@ -176,16 +185,15 @@ class _Assembly:
         known = {each.name: getattr(parsed, each.name) for each in attrs.fields(SystemKeys)}
         id_text = identifier.value if isinstance(identifier.value, str) else _NO_ID
         tidied = _NO_ID if id_text.startswith("$") else id_text.removeprefix("/").removesuffix("/")
-        lists = {key: node.members[key] for key in ("addresses", "tasks") if key in node.members}
-        return {key: each for key, each in lists.items() if each.value is not None}, System(id=tidied, **known)
+        return lists, System(id=tidied, **known)
 
     def _check_all(self, system_id: str) -> None:
         """Report what is wrong in any object that is ours, used or not."""
         for kind, cls in KINDS.items():
             if kind == "system":
                 continue
-            for name, node in self.whole[kind].items():
-                if not self.ownership.is_ours(kind, name):
+            for name, node in {**self.given[kind], **self.whole[kind]}.items():
+                if not self._is_ours(kind, name):
                     continue
                 report = self.findings.reporter(node, f"{kind}/{name}")
                 words = {"name": name, "system_id": system_id}
@@ -196,10 +204,14 @@ class _Assembly:
                     what = "receiving is not defined for an s3 carrier"
                     report(node.members["send_or_receive"], "send_or_receive", what, 'use "send"')
                 if kind == "devices" and isinstance(parsed, DeviceFile):
-                    self._check_device(name, parsed, report)
+                    self._check_device(node, parsed, report)
 
-    def _check_device(self, name: str, device: DeviceFile, report: Callable[[Node, str, str, str], None]) -> None:
-        node = self.whole["devices"][name]
+    def _is_ours(self, kind: str, name: str) -> bool:
+        if name in self.whole[kind]:
+            return self.ownership.is_ours(kind, name)
+        return self.ownership.is_ours_alone(kind, self.given[kind][name], self.given["carriers"])
+
+    def _check_device(self, node: Node, device: DeviceFile, report: Callable[[Node, str, str, str], None]) -> None:
         for low, high in (
             ("pause_below_percent", "resume_above_percent"),
             ("pause_below_v", "resume_above_v"),

@@ -49,6 +49,9 @@ _NEEDED = {
     },
 }
 
+#: The keys that name an object of another kind.
+_NAMES = {"addresses": {"carrier": "carriers", "handler": "handlers"}, "tasks": {"config_name": "carriers"}}
+
 
 @dataclass(frozen=True)
 class _Use:
@@ -126,19 +129,19 @@ class Routes:
 
     def _uses(self, kind: str, wanted: Node | None) -> list[_Use]:
         uses: dict[str, _Use] = {}
-        by_configured: dict[str, list[_Use]] = {}
-        for name in self.whole[kind]:
-            if self.ownership.is_ours(kind, name):
-                by_configured[name] = self._split(kind, name)
+        ours = [each for each in self.whole[kind] if self.ownership.is_ours(kind, each)]
+        by_configured = {each: self._split(kind, each) for each in ours}
         by_split = {use.name: use for each in by_configured.values() for use in each}
         if wanted is None:
             parents = {name for name, found in heirs(self.given[kind]).items() if found}
             # Without a list all are active; an incomplete one that others inherit from is only their parent.
             chosen_names = [n for n in by_configured if n not in parents or self._is_complete(kind, n)]
-            names: list[tuple[str, Node | None]] = [(name, None) for name in chosen_names]
+            names: list[tuple[object, Node | None]] = [(each, None) for each in chosen_names]
         else:
-            names = [(str(item.value), item) for item in wanted.items]
+            names = [(item.value, item) for item in wanted.items]
         for number, (name, place) in enumerate(names):
+            if not isinstance(name, str):
+                continue  # reported already
             if name in by_configured:
                 chosen = by_configured[name]
                 if self._lacks(kind, name):
@@ -184,11 +187,33 @@ class Routes:
         missing = [key for key in _NEEDED[kind] if not _is_given(node, key)]
         for key in missing:
             report(node, key, "this key is missing", _NEEDED[kind][key])
+        if missing:
+            self._check_names(kind, node, report)
         return bool(missing)
+
+    def _check_names(self, kind: str, node: Node, report: Report) -> None:
+        """Report names of objects that are not there, in an object that is wrong in another way."""
+        for key, other in _NAMES[kind].items():
+            name = text_at(node, key)
+            if name is not None and "$" not in name:
+                self._is_there(other, name, node.members[key], key, report)
+
+    def _is_there(self, kind: str, name: str, place: Node, key: str, report: Report) -> bool:
+        """Whether the object can be used. One that is not there is reported, what is wrong with it has been."""
+        if name in self.whole[kind]:
+            return True
+        if name not in self.unreadable.get(kind, ()) and name not in self.given[kind]:
+            ours = [each for each in self.whole[kind] if self.ownership.is_ours(kind, each)]
+            remedy = suggestion(name, ours, otherwise=f"add {kind}/{name}.json")
+            report(place, key, f'there is no "{name}" in {kind}/', remedy)
+        return False
 
     def _parsed(self, use: _Use, cls: type[T]) -> tuple[Node, T | None]:
         node = self._replaced(use.kind, use.node, use.name, use)
-        return node, structure(node, cls, use.report)
+        parsed = structure(node, cls, use.report)
+        if parsed is None:
+            self._check_names(use.kind, node, use.report)
+        return node, parsed
 
     def _replaced(self, kind: str, node: Node, name: str, use: _Use) -> Node:
         words = {"name": name, "msg_type": use.message_type, "system_id": self.system_id}
@@ -257,11 +282,7 @@ class Routes:
 
     def _carrier(self, use: _Use, place: Node, key: str, name: str) -> Carrier | None:
         """The carrier `name` for this use, or None after what is wrong was reported."""
-        if name not in self.whole["carriers"]:
-            if name not in self.unreadable.get("carriers", ()) and name not in self.given["carriers"]:
-                ours = [each for each in self.whole["carriers"] if self.ownership.is_ours("carriers", each)]
-                remedy = suggestion(name, ours, otherwise=f"add carriers/{name}.json")
-                use.report(place, key, f'there is no "{name}" in carriers/', remedy)
+        if not self._is_there("carriers", name, place, key, use.report):
             return None
         node = self.whole["carriers"][name]
         report = self.findings.reporter(node, f"carriers/{name}")
@@ -293,16 +314,9 @@ class Routes:
             use.report(node.at([other]), missing, f"{other} is set and this is not", "set both, or neither")
         if parsed.handler is None:
             return None
-        handlers = self.whole["handlers"]
-        if parsed.handler not in handlers:
-            if (
-                parsed.handler not in self.unreadable.get("handlers", ())
-                and parsed.handler not in self.given["handlers"]
-            ):
-                remedy = suggestion(parsed.handler, handlers, otherwise=f"add handlers/{parsed.handler}.json")
-                use.report(node.members["handler"], "handler", f'there is no "{parsed.handler}" in handlers/', remedy)
+        if not self._is_there("handlers", parsed.handler, node.members["handler"], "handler", use.report):
             return None
-        found = handlers[parsed.handler]
+        found = self.whole["handlers"][parsed.handler]
         report = self.findings.reporter(found, f"handlers/{parsed.handler}")
         written = structure(self._replaced("handlers", found, parsed.handler, use), HandlerFile, report)
         if written is None:

@@ -31,12 +31,16 @@ _MAX_NUMBER_CHARACTERS = 64
 class TextError(Exception):
     """A file is not what its ending says. The text itself is never part of this: it may hold a secret."""
 
-    def __init__(self, what: str, *, line: int, remedy: str, key: str = "") -> None:
+    def __init__(self, what: str, *, line: int, remedy: str, path: tuple[str | int, ...] = ()) -> None:
         super().__init__(what)
         self.what = what
         self.line = line
         self.remedy = remedy
-        self.key = key
+        self.path = path
+
+
+class Slip(TextError):
+    """A mistake that leaves the rest of the file readable: a key twice, a value that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,27 +96,27 @@ def merge(base: Node, over: Node) -> Node:
 
 
 def parse_number(text: str, *, line: int) -> int | float | None:
-    """The number that `text` is in JSON, or None when it is none. Raises TextError for one out of range."""
+    """The number that `text` is in JSON, or None when it is none. Raises Slip for one out of range."""
     if not _NUMBER.fullmatch(text):
         return None
     if len(text) > _MAX_NUMBER_CHARACTERS:
-        raise TextError("this number is too long", line=line, remedy="write a shorter number")
+        raise Slip("this number is too long", line=line, remedy="write a shorter number")
     if text.lstrip("-").isdigit():
         return int(text)
     number = float(text)
     if number in (float("inf"), float("-inf")):
-        raise TextError("this number is too large", line=line, remedy="write a smaller number")
+        raise Slip("this number is too large", line=line, remedy="write a smaller number")
     return number
 
 
 def whole_characters(text: str, *, line: int) -> str:
-    """`text` with surrogate pairs joined. Raises TextError for a lone one, which no UTF-8 can carry."""
+    """`text` with surrogate pairs joined. Raises Slip for a lone one, which no UTF-8 can carry."""
     if not any("\ud800" <= character <= "\udfff" for character in text):
         return text
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
-        raise TextError("a \\u escape names half a character", line=line, remedy="write the character itself") from None
+        raise Slip("a \\u escape names half a character", line=line, remedy="write the character itself") from None
 
 
 def kind_of(value: object) -> str:

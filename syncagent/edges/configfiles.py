@@ -18,12 +18,13 @@ from syncagent.core.findings import Findings
 from syncagent.core.jsontext import parse_json
 from syncagent.core.settings import Settings
 from syncagent.core.settings_assembly import ConfigFiles, assemble
-from syncagent.core.settings_files import KINDS
+from syncagent.core.settings_files import KINDS, SECRETS
 from syncagent.core.tree import (
     MAX_DEPTH,
     MAX_NODES,
     MAX_TEXT_BYTES,
     Node,
+    Slip,
     TextError,
     dotted,
     nearest,
@@ -87,8 +88,8 @@ def identify(what: str) -> str:
     return found
 
 
-def parse_text(data: bytes, file: str) -> Node:
-    """The tree of one file's bytes, JSON or YAML by the ending of its name. Raises TextError."""
+def parse_text(data: bytes, file: str, *, slips: list[Slip] | None = None) -> Node:
+    """The tree of one file's bytes, JSON or YAML by the ending of its name. Raises TextError; `slips` as there."""
     if len(data) > MAX_TEXT_BYTES:
         raise TextError(f"larger than {MAX_TEXT_BYTES} bytes", line=0, remedy="this is no configuration file")
     try:
@@ -96,13 +97,14 @@ def parse_text(data: bytes, file: str) -> Node:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise TextError("this is not UTF-8", line=line, remedy="save the file as UTF-8") from None
-    return parse_json(text, file) if file.endswith(".json") else parse_yaml(text, file)
+    parse = parse_json if file.endswith(".json") else parse_yaml
+    return parse(text, file, slips=slips)
 
 
-def parse_yaml(text: str, file: str) -> Node:
-    """The tree of one YAML document that means what the same JSON would mean. Raises TextError."""
+def parse_yaml(text: str, file: str, *, slips: list[Slip] | None = None) -> Node:
+    """The tree of one YAML document that means what the same JSON would mean. Raises TextError; `slips` as there."""
     try:
-        return _YamlReader(text, file).document()
+        return _YamlReader(text, file, slips).document()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         if mark is not None:
@@ -120,8 +122,10 @@ def parse_yaml(text: str, file: str) -> Node:
 class _YamlReader:
     """Builds the tree from PyYAML's events: its loader would resolve `off` and dates, and keeps no lines."""
 
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, slips: list[Slip] | None) -> None:
         self.file = file
+        self.slips = slips
+        self.path: list[str | int] = []
         self.events = yaml.parse(text, Loader=yaml.SafeLoader)
         self.anchors: dict[str, tuple[Node, int, int]] = {}
         self.open_anchors: set[str] = set()
@@ -136,8 +140,14 @@ class _YamlReader:
                 root = self._value(next(self.events), 0)
         return Node(None, self.file, 1) if root is None else root
 
-    def _wrong(self, event: Any, what: str, remedy: str, key: str = "") -> TextError:
-        return TextError(what, line=_line(event), remedy=remedy, key=key)
+    def _wrong(self, event: Any, what: str, remedy: str) -> TextError:
+        return TextError(what, line=_line(event), remedy=remedy)
+
+    def _slip(self, found: Slip) -> None:
+        found.path = tuple(self.path)
+        if self.slips is None:
+            raise found
+        self.slips.append(found)
 
     def _count(self, event: Any, nodes: int) -> None:
         self.nodes += nodes
@@ -157,13 +167,16 @@ class _YamlReader:
         anchor = event.anchor
         if anchor is not None:
             self.open_anchors.add(anchor)
-        value: object
+        value: object = None
         if isinstance(event, yaml.MappingStartEvent):
             value = self._members(depth)
         elif isinstance(event, yaml.SequenceStartEvent):
             value = self._items(depth)
         else:
-            value = _scalar(event)
+            try:
+                value = _scalar(event)
+            except Slip as slip:
+                self._slip(slip)
         node = Node(value, self.file, place)
         if anchor is not None:
             self.open_anchors.discard(anchor)
@@ -185,11 +198,13 @@ class _YamlReader:
         members: dict[str, Node] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self._key(event)
+            self.path.append(key)
             child = self._value(next(self.events), depth + 1, line=_line(event))
             if key in members:
                 what = f"this key stands twice, first on line {members[key].line}"
-                raise self._wrong(event, what, "remove one of the two", key)
-            members[key] = child
+                self._slip(Slip(what, line=_line(event), remedy="remove one of the two"))
+            members.setdefault(key, child)
+            self.path.pop()
         return members
 
     def _key(self, event: Any) -> str:
@@ -204,7 +219,9 @@ class _YamlReader:
     def _items(self, depth: int) -> list[Node]:
         items: list[Node] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            self.path.append(len(items))
             items.append(self._value(event, depth + 1))
+            self.path.pop()
         return items
 
 
@@ -288,32 +305,43 @@ def _read_folder(
             findings.add(Problem(_printable(file), 0, "", what, "keep one of the two"))
             continue
         files[name] = file
-        node = _read_file(name, file, findings, instead.get(file))
-        if node is None:
-            unreadable.add(name)
-        else:
+        node, is_whole = _read_file(kind, name, file, findings, instead.get(file))
+        if node is not None:
             found[name] = node
+        if not is_whole:
+            unreadable.add(name)
     return found, frozenset(unreadable)
 
 
-def _read_file(name: str, file: str, findings: Findings, data: bytes | None) -> Node | None:
+def _read_file(kind: str, name: str, file: str, findings: Findings, data: bytes | None) -> tuple[Node | None, bool]:
+    """What can be read of a file, and whether that is all that it says. What is wrong has been reported."""
     label = _printable(file)
     if not name.isprintable() or name != name.strip() or "$" in name:
         remedy = 'use printable characters, no "$", and no space at either end'
         findings.add(Problem(label, 0, "", "this file's name cannot be the name of an object", remedy))
-        return None
+        return None, False
+    slips: list[Slip] = []
+    node: Node | None = None
     try:
-        node = parse_text(_read_bytes(file) if data is None else data, label)
+        node = parse_text(_read_bytes(file) if data is None else data, label, slips=slips)
         if not isinstance(node.value, dict):
             raise TextError("this is no mapping", line=node.line, remedy="put the keys into { ... }")
     except OSError as error:
         what = f"this file cannot be read ({error.strerror})"
         findings.add(Problem(label, 0, "", what, "let this user read it, or remove it"))
-        return None
+        return None, False
     except TextError as error:
-        findings.add(Problem(label, error.line, dotted([error.key]) if error.key else "", error.what, error.remedy))
-        return None
-    return node
+        findings.add(Problem(label, error.line, "", error.what, error.remedy))
+        node = None
+    for slip in slips:
+        findings.add(Problem(label, slip.line, dotted(_without_secrets(kind, slip.path)), slip.what, slip.remedy))
+    return node, node is not None and not slips
+
+
+def _without_secrets(kind: str, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """A path as far as a secret value: what stands in the place of one may be the secret."""
+    secrets = SECRETS.get(kind, frozenset())
+    return next((path[:end] for end in range(len(path) + 1) if path[:end] in secrets), path)
 
 
 def _read_bytes(file: str) -> bytes:

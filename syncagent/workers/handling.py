@@ -1,8 +1,9 @@
 """Versions of addresses with a handler: shown to it, and kept as what it made of them.
 
-One pass shows one version. What a handler makes lies in the state directory until the store has it; so that a long
-outage does not fill the card with copies, no more is made while AHEAD versions are kept. A handler that fails, or that
-changes its own file again and again, parks that file; a bug of ours puts one version off. The others go on.
+One pass shows one version, and addresses share the time: one whose handler hangs holds up no other. What a handler
+makes lies in the state directory until the store has it; so that a long outage does not fill the card with copies, no
+more is made while AHEAD versions are kept. A handler that fails, or that changes its own file again and again, parks
+that file; a bug of ours puts one version off. The others go on.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ class Handling:
         self._on_ready = on_ready
         self._on_look_again = on_look_again
         self._next_tidy = clock.monotonic()
+        self._spent_s = dict.fromkeys(self._addresses, 0.0)  # of handlers' time, by address
+        self._last = ""  # the address that had the last turn
+        self._waiting: set[str] = set()  # addresses that had versions to show at the last look
         self._changes: dict[tuple[str, str], int] = {}  # address, path -> in a row, while its handler ran
 
     def pass_once(self, stop: Stop) -> float:
@@ -80,17 +84,34 @@ class Handling:
             self._next_tidy = now + (TIDY_S if kept else IDLE_S)
             if kept >= AHEAD:
                 return TIDY_S
-        rows = self._journal.unhandled(limit=1)
-        if not rows:
+        row = self._next()
+        if row is None:
             return IDLE_S if not os.path.isdir(self._handled_dir) else TIDY_S
+        began = self._clock.monotonic()
         try:
-            self._show(rows[0], stop)
+            self._show(row, stop)
         except SyncagentError:
             raise
         except Exception as error:
-            self._put_off(rows[0], error)
+            self._put_off(row, error)
+        finally:
+            self._spent_s[row.address] += self._clock.monotonic() - began
         self._on_ready()
         return 0.0
+
+    def _next(self) -> Row | None:
+        """The oldest version of the address whose handler has had the least time."""
+        heads = {name: rows[0] for name in self._addresses if (rows := self._journal.unhandled(name, limit=1))}
+        # Who comes anew begins beside the others: what it did not use is not saved up, nor is it held against them.
+        least_s = min((self._spent_s[name] for name in heads if name in self._waiting), default=0.0)
+        for name in heads.keys() - self._waiting:
+            self._spent_s[name] = least_s
+        self._waiting = set(heads)
+        order = sorted(heads, key=lambda name: (self._spent_s[name], name == self._last, heads[name].id))
+        if not order:
+            return None
+        self._last = order[0]
+        return heads[self._last]
 
     def close(self) -> None:
         """End the handlers' process."""
@@ -162,8 +183,8 @@ class Handling:
     def _park_changing(self, row: Row) -> None:
         """Park the version as it is now, for every message that asks for it: one more call would make another one."""
         del self._changes[row.address, row.path]
-        for each in self._journal.unhandled(limit=MOST_PARKED):
-            if (each.address, each.path) == (row.address, row.path):
+        for each in self._journal.unhandled(row.address, limit=MOST_PARKED):
+            if each.path == row.path:
                 self._park(each, "handler: the file changes while the handler runs")
 
     def _call(self, row: Row, address: SendAddress, absolute: str, stop: Stop) -> list[Product]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from syncagent.core.board import Board, Fact
 from syncagent.core.errors import FileChanged, FileVanished, Refused, Transient
-from syncagent.core.messages import Message, parse_message
+from syncagent.core.messages import Message, digest_of, parse_message
 from syncagent.core.model import Facts, State
 from syncagent.core.settings import Settings
 from syncagent.docks.routing import Destination, Routing
@@ -32,7 +32,7 @@ UNFINISHED_S = 2.0
 #: Receipts on their way are looked after this often.
 TIDY_S = 60.0
 _OPEN_UP = "let the agent's user read and enter it"
-_REMEDY = "see generated_data/messages/rejected/; mend the message and post it again"
+_REMEDY = "see generated_data/messages/rejected/; mend the message, or bring its file, and post it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ class Postman:
             except (Transient, FileVanished) as error:
                 self._board.complain(row.path, "message", str(error), "make room, or let the agent's user write there")
                 continue
-            self._journal.give_up(row, "rejected: no file")
+            self._journal.give_up(row, "rejected: no file", digest=digest_of(row.message or ""))
             logger.warning("message rejected path=%s reason=%s", row.path, reason)
             self._board.complain(row.path, "message", reason, _REMEDY)
 

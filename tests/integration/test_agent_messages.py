@@ -255,6 +255,22 @@ def test_a_message_whose_file_never_comes_is_rejected_with_its_reason(agent: Age
     assert agent.stop() == 0
 
 
+def test_a_message_that_was_rejected_for_its_file_is_taken_again_when_it_is_put_back(
+    agent: Agent, verifying: VerifyingS3
+) -> None:
+    agent.put_config("system/system", {"id": "field-7", "addresses": ["upload"], "messages": {"wait_file_s": 1}})
+    drop(agent, "early.json", ORIGINAL)
+    agent.start()
+    wait_until(lambda: bool(rejected(agent)), what="it is rejected")
+    wait_until(lambda: agent.count("waiting") == 0, what="its row knows")
+    agent.write("a.jpg", b"a")
+    (name,) = rejected(agent)
+    aside = os.path.join(agent.base_dir, "generated_data", "messages", "rejected", name)
+    os.rename(aside, os.path.join(inbox(agent), "again.json"))
+    wait_until(lambda: sent(verifying) == {agent.key("a.jpg"): b"a"}, what="its file is there")
+    assert agent.stop() == 0
+
+
 def test_a_message_that_is_written_in_place_is_taken_when_it_is_whole(agent: Agent, verifying: VerifyingS3) -> None:
     agent.write("a.jpg", b"a")
     agent.start()

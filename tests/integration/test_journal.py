@@ -1496,7 +1496,7 @@ def test_a_second_message_is_waited_for_as_long_as_the_first_was(journal: Journa
     (second,) = expect(journal, 2)
     clock.advance(3)
     assert [row.id for row in journal.overdue(10, limit=9)] == [first.id]
-    journal.give_up(first, "rejected: no file")
+    journal.give_up(first, "rejected: no file", digest=b"1")
     assert [row.id for row in journal.expected(limit=9)] == [second.id]
 
 
@@ -1504,6 +1504,13 @@ def test_a_message_that_was_taken_is_not_acted_on_again(journal: Journal) -> Non
     expect(journal, 1)
     assert journal.take([(b"1", "image_info", [Ask("a", PATH, None, message(1))])]) == 0
     assert len(journal.listing()) == 1
+
+
+def test_a_message_that_was_given_up_is_acted_on_again(journal: Journal) -> None:
+    (row,) = expect(journal, 1)
+    journal.give_up(row, "rejected: no file", digest=b"1")
+    assert journal.take([(b"1", "image_info", [Ask("a", PATH, None, message(1))])]) == 1
+    assert [each.state for each in journal.listing()] == [State.GONE, State.WAITING]
 
 
 def test_every_message_of_an_unsent_version_asks_for_the_next_one(journal: Journal) -> None:

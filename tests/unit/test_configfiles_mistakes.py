@@ -216,7 +216,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "x.json:2: path: this key stands twice",
     ),
     "a key twice in YAML": (added("carriers/x.yaml", "path: a\npath: b\n"), "x.yaml:2: path: this key stands twice"),
-    "NaN": (added("carriers/x.json", '{"watch":\n {"settle_s": NaN}}'), "x.json:2: NaN and Infinity are not values"),
+    "NaN": (
+        added("carriers/x.json", '{"watch":\n {"settle_s": NaN}}'),
+        "x.json:2: watch.settle_s: NaN and Infinity are not values",
+    ),
     "minus infinity": (added("carriers/x.json", '{"a": -Infinity}'), "NaN and Infinity are not values"),
     "a number beyond floats": (added("carriers/x.json", '{"a": 1e999}'), "this number is too large"),
     "a trailing comma": (added("carriers/x.json", '{"a": 1,\n}'), "x.json:2: a key in double quotes is missing here"),
@@ -272,6 +275,84 @@ def test_all_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     assert ("camera.yaml", 3, "duration") in found
     assert ("system.json", 2, "log_level") in found
     assert ("other.json", 1, "") in found
+
+
+def test_a_mistake_hides_no_other_of_the_same_file(tmp_path: Path) -> None:
+    files: dict[str, Any] = {
+        "carriers/store.json": STORE,
+        "addresses/a.json": ADDRESS
+        | {"duration": "always", "carrier": "nope", "handler": "no", "handler_function": "f"},
+        "addresses/b.json": {"message_type": "image_info", "carrier": "neither"},
+        "tasks/t.json": TASK | {"duration": "always", "config_name": "nor"},
+        "system/s.json": {"foo": 1, "addresses": ["a", "b", "bb", 5], "tasks": ["t", "tt"]},
+    }
+    found = sorted((Path(p.file).name, p.key) for p in problems_of(tmp_path, files))
+    assert found == [
+        ("a.json", "carrier"),
+        ("a.json", "duration"),
+        ("a.json", "handler"),
+        ("b.json", "carrier"),
+        ("b.json", "duration"),
+        ("s.json", "addresses[2]"),
+        ("s.json", "addresses[3]"),
+        ("s.json", "foo"),
+        ("s.json", "tasks[1]"),
+        ("t.json", "config_name"),
+        ("t.json", "duration"),
+    ]
+
+
+@pytest.mark.parametrize("ending", ["json", "yaml"])
+def test_a_key_that_stands_twice_and_a_value_that_is_none_hide_nothing(ending: str, tmp_path: Path) -> None:
+    text = (
+        '{"source": "s3",\n "bucket_name": "pictures",\n "path": "a",\n "path": "b",\n "bukket_name": 1,\n'
+        ' "watch": {"settle_s": 1e999,\n  "scan_s": "x",\n  "include": ["*",\n   1e999],\n  "include": []},\n'
+        ' "secret_access_key": {"hush":\n  1e999}}'
+    )
+    files: dict[str, Any] = {
+        f"carriers/store.{ending}": text,
+        "addresses/camera.json": ADDRESS | {"handler": 5},
+        "system/s.json": '{"id": "a",\n "id": "b",\n "heartbeat_s": "x", "addresses": ["camera", "nope"]}',
+    }
+    found = sorted((Path(p.file).name, p.line, p.key) for p in problems_of(tmp_path, files))
+    assert found == [
+        ("camera.json", 5, "handler"),
+        ("s.json", 2, "id"),
+        ("s.json", 3, "addresses[1]"),
+        ("s.json", 3, "heartbeat_s"),
+        (f"store.{ending}", 4, "path"),
+        (f"store.{ending}", 5, "bukket_name"),
+        (f"store.{ending}", 6, "watch.settle_s"),
+        (f"store.{ending}", 7, "watch.scan_s"),
+        (f"store.{ending}", 9, "watch.include[1]"),
+        (f"store.{ending}", 10, "watch.include"),
+        (f"store.{ending}", 11, "secret_access_key"),
+        (f"store.{ending}", 12, "secret_access_key"),
+    ]
+
+
+def test_a_parent_that_is_missing_does_not_hide_what_the_heir_says_wrong_itself(tmp_path: Path) -> None:
+    files: dict[str, Any] = {
+        "carriers/store.json": STORE | {"inheritance": ["nope"], "watch": {"settle_s": -1}},
+        "carriers/broker.json": {"source": "mqtt", "inheritance": ["nor"], "host": "a"},
+        "carriers/unsaid.json": {"inheritance": ["neither"], "host": "a"},
+        "addresses/camera.json": ADDRESS | {"inheritance": ["never"], "duration": "always", "foo": 1},
+        "addresses/foreign.json": {"inheritance": ["ever"], "carrier": "broker", "foo": 1},
+        "tasks/t.json": TASK | {"inheritance": ["at all"], "config_nam": "store"},
+        "system/s.json": {"inheritance": ["any"], "log_level": "loud"},
+    }
+    found = sorted((Path(p.file).name, p.key) for p in problems_of(tmp_path, files))
+    parents = [
+        (f"{name}.json", "inheritance[0]") for name in ("broker", "camera", "foreign", "s", "store", "t", "unsaid")
+    ]
+    own = [
+        ("camera.json", "duration"),
+        ("camera.json", "foo"),
+        ("s.json", "log_level"),
+        ("store.json", "watch.settle_s"),
+        ("t.json", "config_nam"),
+    ]
+    assert found == sorted(parents + own)
 
 
 def test_an_inherited_mistake_points_at_the_file_that_made_it_and_names_the_heirs(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from syncagent.core.board import Board
+from syncagent.core.errors import HandlerFailed
 from syncagent.core.model import State
 from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, HandlerSettings, SendAddress
@@ -44,7 +46,7 @@ class Host(HandlerHost):
 
 
 class World:
-    """A watched directory, a journal, and the worker for its one address."""
+    """A watched directory, a journal, and the worker for its two addresses."""
 
     def __init__(self, base: Path, clock: FakeClock) -> None:
         self.clock, self.stop = clock, FakeStop(clock)
@@ -53,8 +55,8 @@ class World:
         (self.root / "camera").mkdir(parents=True)
         (base / "state").mkdir()
         self.journal = Journal(str(base / "state"), clock)
-        self.journal.set_stores({"a": "s"})
-        self.journal.set_ways(timed=[], handlers=["a"])
+        self.journal.set_stores({"a": "s", "b": "s"})
+        self.journal.set_ways(timed=[], handlers=["a", "b"])
         self.board = Board(clock.monotonic)
         self.host = Host()
         carrier = Carrier(name="c", bucket_name="b", path="camera", system_id="pi")
@@ -68,7 +70,7 @@ class World:
             handler_function="act",
         )
         self.worker = Handling(
-            addresses=[address],
+            addresses=[address, attrs.evolve(address, name="b", configured_name="b")],
             fields={},
             host=self.host,
             handled_dir=str(self.handled_dir),
@@ -80,16 +82,16 @@ class World:
             on_look_again=self.look_again,
         )
 
-    def write(self, name: str, content: bytes = b"content") -> Row:
+    def write(self, name: str, content: bytes = b"content", *, address: str = "a") -> Row:
         (self.root / "camera" / name).write_bytes(content)
-        self.look_again(f"generated_data/camera/{name}")
+        self.look_again(f"generated_data/camera/{name}", address)
         return self.journal.listing()[-1]
 
-    def look_again(self, path: str) -> None:
+    def look_again(self, path: str, address: str = "a") -> None:
         """What the intake does once the file is finished."""
         absolute = self.root / path.removeprefix("generated_data/")
         if absolute.exists():
-            self.journal.record([Arrival("a", path, facts_of(os.stat(absolute)))])
+            self.journal.record([Arrival(address, path, facts_of(os.stat(absolute)))])
 
     def run(self) -> None:
         """Passes until there is nothing to show."""
@@ -143,6 +145,43 @@ def test_a_bug_that_one_version_meets_puts_it_off_and_those_behind_it_go_on(worl
     assert rows["a.jpg"].is_handled and rows["b.jpg"].is_handled
     assert (rows["bad.jpg"].state, rows["bad.jpg"].reason) == (State.WAITING, "handler: AttributeError: unforeseen")
     assert [complaint.what for complaint in world.board.complaints()] == ["handler"]
+
+
+def test_an_address_whose_handler_hangs_takes_no_more_of_the_time_than_the_others(world: World) -> None:
+    def act(content: dict[str, Any], path: str, scratch: str) -> list[Product]:
+        if "hang" in path:
+            world.clock.advance(20)
+            raise HandlerFailed("handler: still running after 20 s")
+        world.clock.advance(5)
+        return same(content, path, scratch)
+
+    world.host.act = act
+    for number in range(3):
+        world.write(f"hang{number}.jpg")
+    for number in range(10):
+        world.write(f"b{number}.jpg", address="b")
+    world.run()
+    seen = "".join(name[0] for name in world.host.seen)
+    assert seen == "hbbbbhbbbbhbb"
+    assert {row.state for row in world.journal.listing() if row.address == "b"} == {State.READY}
+    # Who comes while another hangs is next.
+    world.host.seen.clear()
+    world.write("hang5.jpg")
+    world.write("hang6.jpg")
+    world.worker.pass_once(world.stop)
+    world.write("late.jpg", address="b")
+    world.worker.pass_once(world.stop)
+    assert world.host.seen == ["hang5.jpg", "late.jpg"]
+    world.run()
+    # What an address did not use while it had nothing is not saved up.
+    world.write("hang4.jpg")
+    world.host.seen.clear()
+    world.clock.advance(3600)
+    for number in range(100):
+        world.write(f"c{number}.jpg", address="b")
+    for _ in range(20):
+        world.worker.pass_once(world.stop)
+    assert "hang4.jpg" in world.host.seen
 
 
 def test_what_is_made_may_have_a_name_that_is_not_utf8(world: World) -> None:

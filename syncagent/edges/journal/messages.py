@@ -78,22 +78,22 @@ class Messages(JournalBase):
             (after, self.time() - wait_s, limit),
         )
 
-    def give_up(self, row: Row, reason: str) -> None:
-        """The file of a message did not come; durable."""
+    def give_up(self, row: Row, reason: str, *, digest: bytes) -> None:
+        """The file of a message, that of `digest`, did not come: it may be asked for again; durable."""
 
         def apply(connection: sqlite3.Connection) -> None:
             if is_expected(self._state(connection, row.id), self._reason(connection, row.id)):
                 self._move(connection, row.id, State.GONE, reason=reason)
+                # Whoever puts a rejected message back means it. What it asked of other addresses is not sent twice.
+                connection.execute("DELETE FROM message WHERE digest = ?", (digest,))
 
         self._write(apply, durable=True)
 
-    def unhandled(self, *, limit: int) -> list[Row]:
-        """READY rows whose address has a handler that has not seen them."""
-        ids = [self._addresses[name] for name in sorted(self._handlers)]
-        marks = ", ".join("?" * len(ids))
+    def unhandled(self, address: str, *, limit: int) -> list[Row]:
+        """READY rows of an address with a handler that has not seen them."""
         return self.rows(
-            f"{ROWS} WHERE v.state = 'ready' AND NOT v.handled AND v.address IN ({marks}) ORDER BY v.id LIMIT ?",
-            (*ids, limit),
+            f"{ROWS} WHERE v.state = 'ready' AND NOT v.handled AND v.address = ? ORDER BY v.id LIMIT ?",
+            (self._addresses[address], limit),
         )
 
     def handled(
