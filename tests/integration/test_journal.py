@@ -377,10 +377,14 @@ def drain(journal: Journal, addresses: tuple[str, ...] = ("a",), **how: Any) -> 
     return taken
 
 
-def drain_one(journal: Journal) -> str:
+def take(journal: Journal) -> Row:
     row = journal.claim(("a",))
     assert row is not None
-    return row.path.rpartition("/")[2]
+    return row
+
+
+def drain_one(journal: Journal) -> str:
+    return take(journal).path.rpartition("/")[2]
 
 
 @pytest.mark.parametrize(
@@ -849,6 +853,61 @@ def test_what_a_full_disk_rolled_back_leaves_no_mark_behind(journal: Journal) ->
     journal._writer = writer
     assert (journal._moving, journal._moved) == ([], set())
     assert drain(journal) == ["0", "1", "2"]
+
+
+def test_what_waits_is_tried_also_while_it_cannot_be_written_down_that_it_is(
+    journal: Journal, clock: FakeClock
+) -> None:
+    add(journal, "generated_data/a")
+    add(journal, "generated_data/b")
+    for _ in range(2):
+        row = take(journal)
+        journal.defer(row, reason="store: away", wait_s=10)
+        journal.let_go(row)
+    clock.advance(11)
+    writer = journal._writer
+    journal._writer = Full(writer)  # type: ignore[assignment]
+    assert journal.wake_due(["a"]) == 2
+    assert journal.wake_due(["a"]) == 0, "they were woken already"
+    assert journal.claim(["a"], largest_bytes=9) is None
+    assert journal.claim(["b"]) is None
+    assert journal.claim(["a"], accepts=lambda path: "x" in path) is None
+    assert journal.claim(["a"], until={"a": clock.monotonic() - 2}) is None
+    first = take(journal)
+    assert journal.wake_due(["a"]) == 0, "a worker has it"
+    second = take(journal)
+    assert journal.claim(["a"]) is None
+    journal.confirm(first, key="a", digest=digest(), etag="e")
+    with pytest.raises(JournalBroken):
+        journal.defer(second, reason="store: away", wait_s=10)
+    for row in (first, second):
+        journal.let_go(row)
+    assert journal.wake_due(["a"]) == 1, "what failed is tried again"
+    second = take(journal)
+    journal._writer = writer
+    journal.finish(second, State.SETTLING)
+    journal.let_go(second)
+    journal.write_proved()
+    assert [(row.id, row.state) for row in journal.listing()] == [
+        (first.id, State.CONFIRMED),
+        (second.id, State.SETTLING),
+    ]
+    assert journal.claim(["a"]) is None
+
+
+def test_what_waits_and_was_woken_twice_is_claimed_once(journal: Journal, clock: FakeClock) -> None:
+    add(journal, "generated_data/a")
+    row = take(journal)
+    journal.defer(row, reason="store: away", wait_s=10)
+    journal.let_go(row)
+    clock.advance(11)
+    writer = journal._writer
+    journal._writer = Full(writer)  # type: ignore[assignment]
+    assert journal.wake_due(["a"]) == 1
+    journal._writer = writer
+    assert journal.wake_due(["a"]) == 1
+    take(journal)
+    assert journal.claim(["a"]) is None
 
 
 def test_marks_of_rows_that_moved_do_not_pile_up_while_nobody_claims(journal: Journal) -> None:

@@ -45,6 +45,8 @@ class JournalBase(Database):
         #: What the store proved and the journal could not write down: the row, and the change. Under _take_lock.
         self._proved: dict[int, tuple[Row, Callable[[sqlite3.Connection], None]]] = {}
         self._proving = threading.Lock()
+        #: WAITING rows that are to be tried, while the journal cannot be written to make them READY. Under _take_lock.
+        self._woken: dict[int, None] = {}
         self._addresses: dict[str, int] = {}
         self._address_stores: dict[str, str] = {}  # as this process was told, whatever others write
         self._active: frozenset[str] = frozenset()

@@ -67,6 +67,20 @@ class Deliveries(JournalBase):
                                 continue
                         self._taken[row.id] = Taken(row)
                         return row
+            for row_id in list(self._woken):
+                row = self.row(row_id)
+                if row.state is not State.WAITING:
+                    del self._woken[row_id]
+                    continue
+                is_ours = row.address in addresses and (row.is_handled or row.address not in self._handlers)
+                is_due = row.due <= (until.get(row.address, NEVER) if until else NEVER)
+                is_small = largest_bytes is None or row.facts.size_bytes <= largest_bytes
+                if not (is_ours and is_due and is_small) or (row.address, row.path) in out:
+                    continue
+                if accepts is None or accepts(row.path):
+                    del self._woken[row_id]
+                    self._taken[row_id] = Taken(row)
+                    return row
         return None
 
     def _out(self) -> set[tuple[str, str]]:
@@ -174,8 +188,14 @@ class Deliveries(JournalBase):
         return found[0] if found else None
 
     def _is_overtaken(self, connection: sqlite3.Connection, row: Row) -> bool:
-        """Whether the intake found a later version, or no file, after a worker claimed the row: that stands."""
-        return self._state(connection, row.id) in OVERTAKEN
+        """Whether the intake found a later version, or no file, after a worker claimed the row: that stands.
+
+        A row that was claimed when it could not be woken is READY from here on.
+        """
+        state = self._state(connection, row.id)
+        if state is State.WAITING:
+            self._move(connection, row.id, State.READY, due=0.0)
+        return state in OVERTAKEN
 
     def sending(self, row: Row, key: str, digest: Digest) -> None:
         """A request for this key and these bytes may leave from now on. Raises: FileChanged."""
@@ -312,7 +332,10 @@ class Deliveries(JournalBase):
         )
 
     def wake_due(self, addresses: Sequence[str]) -> int:
-        """Make the WAITING rows of these addresses READY whose time has come. Returns how many."""
+        """Make the WAITING rows of these addresses READY whose time has come. Returns how many.
+
+        Where that cannot be written down they are claimed all the same.
+        """
         with contextlib.suppress(JournalBroken):
             self.write_proved()
             if self._stranded:
@@ -341,9 +364,11 @@ class Deliveries(JournalBase):
         try:
             return self._write(apply) if due else 0
         except JournalBroken as error:
-            # What is READY goes all the same.
-            logger.debug("nothing was woken reason=%s", error)
-            return 0
+            logger.debug("woken, and not written down reason=%s", error)
+            with self._take_lock:
+                new = [row_id for (row_id,) in due if row_id not in self._woken and row_id not in self._taken]
+                self._woken.update(dict.fromkeys(new))
+            return len(new)
 
     def next_due_s(self, addresses: Sequence[str]) -> float | None:
         """Seconds until a WAITING row of these addresses is due, None when none waits."""
