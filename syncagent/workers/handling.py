@@ -73,6 +73,7 @@ class Handling:
         self._next_tidy = clock.monotonic()
         self._spent_s = dict.fromkeys(self._addresses, 0.0)  # of handlers' time, by address
         self._last = ""  # the address that had the last turn
+        self._reached_s = 0.0  # what its handler had had by then
         self._waiting: set[str] = set()  # addresses that had versions to show at the last look
         self._changes: dict[tuple[str, str], int] = {}  # address, path -> in a row, while its handler ran
 
@@ -102,15 +103,15 @@ class Handling:
     def _next(self) -> Row | None:
         """The oldest version of the address whose handler has had the least time."""
         heads = {name: rows[0] for name in self._addresses if (rows := self._journal.unhandled(name, limit=1))}
-        # Who comes anew begins beside the others: what it did not use is not saved up, nor is it held against them.
-        least_s = min((self._spent_s[name] for name in heads if name in self._waiting), default=0.0)
+        # Who comes anew begins beside the others: what it did not use is not saved up, what it took is not forgotten.
         for name in heads.keys() - self._waiting:
-            self._spent_s[name] = least_s
+            self._spent_s[name] = max(self._spent_s[name], self._reached_s)
         self._waiting = set(heads)
         order = sorted(heads, key=lambda name: (self._spent_s[name], name == self._last, heads[name].id))
         if not order:
             return None
         self._last = order[0]
+        self._reached_s = self._spent_s[self._last]
         return heads[self._last]
 
     def close(self) -> None:

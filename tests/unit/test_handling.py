@@ -184,6 +184,28 @@ def test_an_address_whose_handler_hangs_takes_no_more_of_the_time_than_the_other
     assert "hang4.jpg" in world.host.seen
 
 
+def test_an_address_whose_handler_hangs_now_and_then_owes_the_others_that_time_whenever_it_comes_back(
+    world: World,
+) -> None:
+    def act(content: dict[str, Any], path: str, scratch: str) -> list[Product]:
+        if "hang" in path:
+            world.clock.advance(20)
+            raise HandlerFailed("handler: still running after 20 s")
+        world.clock.advance(1)
+        return same(content, path, scratch)
+
+    world.host.act = act
+    for number in range(100):
+        world.write(f"b{number}.jpg", address="b")
+    for number in range(3):
+        world.write(f"hang{number}.jpg")
+        for _ in range(4):  # it has nothing in the last of them
+            world.worker.pass_once(world.stop)
+    world.run()
+    seen = "".join(name[0] for name in world.host.seen)
+    assert [len(turns) for turns in seen.split("h")] == [1, 19, 20, 60]
+
+
 def test_what_is_made_may_have_a_name_that_is_not_utf8(world: World) -> None:
     def act(content: dict[str, Any], path: str, scratch: str) -> list[Product]:
         Path(scratch, os.path.basename(path)).write_bytes(b"made")
