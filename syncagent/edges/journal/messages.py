@@ -134,16 +134,20 @@ class Messages(JournalBase):
 
         self._write(apply, durable=True)
 
-    def needs_handled(self, row_id: int, directory: str) -> bool:
-        """Whether what a handler made of a version (it lies in `directory`) is still to be sent."""
-        words = "'settling', 'ready', 'sending', 'waiting'"
-        own = self._read(f"SELECT 1 FROM version WHERE id = ? AND state IN ({words}) AND body IS NOT NULL", (row_id,))
-        further = self._read(
-            "SELECT 1 FROM directory d JOIN version v ON v.directory = d.id"
-            f" WHERE d.path = ? AND v.state IN ({words}) LIMIT 1",
+    def needing_handled(self, row_id: int, directory: str) -> str | None:
+        """The address that is still to send what its handler made of a version (it lies in `directory`), if it is."""
+        owed = "v.state IN ('settling', 'ready', 'sending', 'waiting')"
+        own = self._read(
+            "SELECT a.name FROM version v JOIN address a ON a.id = v.address"
+            f" WHERE v.id = ? AND {owed} AND v.body IS NOT NULL",
+            (row_id,),
+        )
+        further = own or self._read(
+            "SELECT a.name FROM directory d JOIN version v ON v.directory = d.id JOIN address a ON a.id = v.address"
+            f" WHERE d.path = ? AND {owed} LIMIT 1",
             (os.fsencode(directory),),
         )
-        return bool(own or further)
+        return str(further[0][0]) if further else None
 
     def unhandle(self, row: Row) -> None:
         """What the handler made is lost: it has to see the version again."""
