@@ -433,3 +433,18 @@ def test_two_components_and_two_tasks_of_one_carrier_are_no_mistake(tmp_path: Pa
     assert len(load_settings(write(tmp_path / "a", two), identity=lambda what: "pi").tasks) == 2
     same = TWO_TASKS | {"carriers/ota1.json": ota("cam"), "tasks/two.json": TASK | {"config_name": "ota1"}}
     assert len(load_settings(write(tmp_path / "b", same), identity=lambda what: "pi").tasks) == 2
+
+
+@pytest.mark.parametrize("kind", ["system", "carriers", "addresses", "devices"])
+@pytest.mark.parametrize("odd", ["a link to nowhere", "a file"])
+def test_what_has_the_name_of_a_kind_and_is_no_folder_is_not_taken_for_one_that_is_not_there(
+    kind: str, odd: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {name: content for name, content in GOOD.items() if not name.startswith(kind)})
+    place = tmp_path / kind
+    if odd == "a file":
+        place.write_text("{}")
+    else:
+        place.symlink_to("/nowhere/at/all")
+    found = problems_of(tmp_path, {})
+    assert (str(place), "this is no folder, or a link to none") in [(problem.file, problem.what) for problem in found]
