@@ -448,3 +448,9 @@ def test_what_has_the_name_of_a_kind_and_is_no_folder_is_not_taken_for_one_that_
         place.symlink_to("/nowhere/at/all")
     found = problems_of(tmp_path, {})
     assert (str(place), "this is no folder, or a link to none") in [(problem.file, problem.what) for problem in found]
+
+
+def test_a_chain_of_parents_that_is_too_long_is_a_mistake_and_no_bug(tmp_path: Path) -> None:
+    parents = {f"carriers/c{n}.json": {"inheritance": [f"c{n + 1}"]} for n in range(1000, 3000)}
+    found = problems_of(tmp_path, GOOD | parents | {"carriers/c3000.json": STORE})
+    assert any("through more than 100 objects" in problem.what for problem in found)
