@@ -355,6 +355,16 @@ def test_a_parent_that_is_missing_does_not_hide_what_the_heir_says_wrong_itself(
     assert found == sorted(parents + own)
 
 
+@pytest.mark.parametrize("slip", ['"host": 1, "host": 2', '"port": NaN', '"inheritance": ["nope"]'])
+def test_a_mistake_in_a_carrier_that_is_not_ours_makes_none_of_what_hangs_on_it(slip: str, tmp_path: Path) -> None:
+    files: dict[str, Any] = GOOD | {
+        "carriers/broker.json": f'{{"source": "mqtt", {slip}}}',
+        "addresses/foreign.json": {"carrier": "broker", "send_or_receive": "receive", "duration": "always", "qos": 1},
+        "tasks/foreign.json": {"config_name": "broker", "source_type": "carrier", "topic": "x"},
+    }
+    assert [Path(problem.file).name for problem in problems_of(tmp_path, files)] == ["broker.json"]
+
+
 def test_an_inherited_mistake_points_at_the_file_that_made_it_and_names_the_heirs(tmp_path: Path) -> None:
     files: dict[str, Any] = {
         "carriers/base.json": '{\n "source": "s3",\n "upload": {\n  "part_bytes": 1024}}',
