@@ -32,6 +32,8 @@ EXIT_LOST = 1
 DISK_WAIT_S = 30.0
 #: The main thread looks after the others this often when no watchdog asks for more.
 LOOK_S = 10.0
+#: Signals to end that come closer together are one wish: `timeout` asks the process, and then its whole group.
+TOGETHER_S = 0.2
 
 
 class Worker(Protocol):
@@ -67,13 +69,13 @@ class Supervisor:
         self._crew: list[Crew] = []
         self._servers: list[threading.Thread] = []
         self.exit_code = 0
-        self._was_asked = False  # by a signal
+        self._asked: float | None = None  # when a signal did first
 
     def add(self, crew: Crew) -> None:
         self._crew.append(crew)
 
     def catch_signals(self, on_hangup: Callable[[], None] = lambda: None) -> None:
-        """SIGTERM and SIGINT ask for the end, a second one ends at once; SIGHUP calls `on_hangup`, in any thread.
+        """SIGTERM and SIGINT ask for the end, a later one ends at once; SIGHUP calls `on_hangup`, in any thread.
 
         SIGIO, which a lease may cause, is ignored. Python runs a handler in the main thread alone, and that may have
         begun a long wait just when the signal came: it would hear of it when the wait is over. So the numbers go
@@ -92,11 +94,13 @@ class Supervisor:
             for number in os.read(receive, 64):
                 if number == signal.SIGHUP:
                     on_hangup()
-                elif self._was_asked:
-                    os._exit(128 + number)
-                else:
-                    self._was_asked = True
+                elif number not in (signal.SIGTERM, signal.SIGINT):
+                    continue  # somebody else's
+                elif self._asked is None:
+                    self._asked = self._clock.monotonic()
                     self.stop.set()
+                elif self._clock.monotonic() - self._asked > TOGETHER_S:
+                    os._exit(128 + number)
 
     def serve(self, name: str, target: Callable[[], None]) -> None:
         """Run a server's own loop in a named thread; whoever opened it closes it."""

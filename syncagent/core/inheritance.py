@@ -13,6 +13,8 @@ from syncagent.core.tree import Node, merge, suggestion
 Report = Callable[[Node, str, str, str], None]
 
 KEY = "inheritance"
+#: Parents of parents; nobody needs as many, and each is a call within a call.
+MAX_GENERATIONS = 100
 
 
 def parents_of(node: Node) -> list[tuple[str, Node]]:
@@ -45,6 +47,11 @@ def inherit(objects: Mapping[str, Node], *, kind: str, unreadable: Collection[st
                 broken = True
                 continue
             if parent in unreadable:
+                broken = True
+                continue
+            if len(chain) >= MAX_GENERATIONS:
+                what = f"inherited through more than {MAX_GENERATIONS} objects"
+                report(place, key, what, "inherit from fewer, one from another")
                 broken = True
                 continue
             if parent not in objects:

@@ -47,12 +47,15 @@ class Ownership:
         return text_at(carriers[name], "source") in (None, SOURCE)
 
 
-def judge_ownership(whole: Mapping[str, Objects], findings: Findings) -> Ownership:
-    """Sort carriers, addresses and tasks. `whole` are the objects with what they inherit."""
+def judge_ownership(whole: Mapping[str, Objects], given: Mapping[str, Objects], findings: Findings) -> Ownership:
+    """Sort carriers, addresses and tasks. `whole` are the objects with what they inherit, `given` all as read."""
     warnings: list[str] = []
     carriers = _sort("carriers", whole["carriers"], whole, findings, warnings, frozenset())
-    addresses = _sort("addresses", whole["addresses"], whole, findings, warnings, carriers)
-    tasks = _sort("tasks", whole["tasks"], whole, findings, warnings, carriers)
+    # What hangs on one that cannot be used, and says itself that it is not ours, is not ours, either.
+    broken = {name: node for name, node in given["carriers"].items() if name not in whole["carriers"]}
+    others = carriers | {name for name, node in broken.items() if _foreign_source(name, node, findings) is not None}
+    addresses = _sort("addresses", whole["addresses"], whole, findings, warnings, others)
+    tasks = _sort("tasks", whole["tasks"], whole, findings, warnings, others)
     foreign = {"carriers": carriers, "addresses": addresses, "tasks": tasks}
     return Ownership(foreign, tuple(warnings))
 

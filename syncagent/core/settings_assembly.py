@@ -19,7 +19,7 @@ from syncagent.core.errors import ConfigError, Problem
 from syncagent.core.findings import Findings
 from syncagent.core.inheritance import heirs, inherit
 from syncagent.core.keywords import IDENTITIES, replace_keywords
-from syncagent.core.ownership import Ownership, judge_ownership, text_at
+from syncagent.core.ownership import judge_ownership, text_at
 from syncagent.core.parts import PARTS
 from syncagent.core.settings import (
     MessageFields,
@@ -58,16 +58,16 @@ def assemble(files: ConfigFiles, *, identity: Callable[..., str], findings: Find
 
     `identity` is asked with a word, and for "i2c" with the bus and the address of the part that knows.
     """
+    given = {kind: files.objects.get(kind, {}) for kind in KINDS}
     whole = {}
     for kind in KINDS:
-        objects = files.objects.get(kind, {})
         whole[kind] = inherit(
-            objects,
+            given[kind],
             kind=kind,
             unreadable=files.unreadable.get(kind, frozenset()),
             report=_own_reporter(findings),
         )
-    assembly = _Assembly(files, whole, findings, judge_ownership(whole, findings))
+    assembly = _Assembly(files, given, whole, findings)
     settings = assembly.settings(identity)
     if len(findings):
         raise ConfigError(findings.problems())
@@ -85,15 +85,15 @@ class _Assembly:
     def __init__(
         self,
         files: ConfigFiles,
+        given: Mapping[str, Mapping[str, Node]],
         whole: Mapping[str, Mapping[str, Node]],
         findings: Findings,
-        ownership: Ownership,
     ) -> None:
         self.files = files
+        self.given = given
         self.whole = whole
         self.findings = findings
-        self.ownership = ownership
-        self.given = {kind: files.objects.get(kind, {}) for kind in KINDS}
+        self.ownership = judge_ownership(whole, given, findings)
         self.origins: dict[tuple[str, ...], str] = {}
 
     def settings(self, identity: Callable[..., str]) -> Settings:

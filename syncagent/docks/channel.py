@@ -214,8 +214,9 @@ class Channel:
     def _unverified(self, memory: Memory, *, is_full: bool) -> Memory:
         """What the unsigned manifest says, by now. Raises: Untrusted, Transient, Blocked."""
         key = "/".join(part for part in (self._carrier.path, UNSIGNED_NAME) if part)
-        got = self._getter.get(key, headers={"If-None-Match": memory.etag} if memory.etag and not is_full else {})
-        if got.status == NOT_MODIFIED:
+        condition = {"If-None-Match": memory.etag} if memory.etag and not is_full else {}
+        got = self._getter.get(key, headers=condition)
+        if got.status == NOT_MODIFIED and condition:
             return memory
         data = read_published(got, key, allow=key, most_bytes=MAX_UNSIGNED_BYTES, monotonic=self._clock.monotonic)
         text = data.decode("utf-8", "replace")

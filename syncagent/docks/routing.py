@@ -65,6 +65,11 @@ class Routing:
             check_outside_corner(message.cloud_path, [address.carrier for address in addresses])
         return [Destination(each, self._path_of(message, each), message.cloud_path) for each in addresses]
 
+    def is_there(self, path: str) -> bool:
+        """Whether there is a file at the journal's path."""
+        located = self._places.locate(path)
+        return located is not None and files.is_file(files.look(*located))
+
     def _path_of(self, message: Message, address: SendAddress) -> str:
         """The journal's path of the file that a message names. Raises: Refused."""
         places = named_places(message, address.carrier.path)
@@ -80,7 +85,7 @@ class Routing:
             raise Refused(f"{named} is a link that leads out of generated_data and of upload.allowed_roots")
         if any(is_within(self._places.relative_of(path) or "", INBOX) for path in allowed):
             raise Refused(f"{named} lies in the inbox, which is the agent's own")
-        there = (path for path in allowed if self._is_there(path))
+        there = (path for path in allowed if self.is_there(path))
         return next(there, allowed[0])
 
     def _resolve(self, named: str) -> str | None:
@@ -98,7 +103,3 @@ class Routing:
             return False
         target = self._places.name_of(os.path.realpath(os.path.join(*located)))
         return target is None or not self._places.is_open(target, roots)
-
-    def _is_there(self, path: str) -> bool:
-        located = self._places.locate(path)
-        return located is not None and files.is_file(files.look(*located))

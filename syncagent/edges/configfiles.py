@@ -255,7 +255,11 @@ def _read_directory(config_dir: str, findings: Findings, instead: Mapping[str, b
     for name in sorted({*there, *map(os.path.basename, folders)}):
         path = os.path.join(config_dir, name)
         if not os.path.isdir(path) and path not in folders:
-            if name.endswith(ENDINGS):
+            if name in KINDS:
+                # Taken for one that is not there, it would make all that is active, under another name.
+                what = "this is no folder, or a link to none"
+                findings.add(Problem(_printable(path), 0, "", what, "put a folder there, or remove it"))
+            elif name.endswith(ENDINGS):
                 ignored[name] = f"{_printable(path)}: ignored: files are read from the folders of their kinds only"
         elif name in KINDS:
             objects[name], unreadable[name] = _read_folder(path, name, findings, instead)

@@ -33,6 +33,7 @@ class AnswerReader:
         self._headers: dict[str, str] = {}
         self._status = 0
         self._is_whole = False
+        self._skipped_bytes = 0
         self.is_empty = True  # not one byte of an answer yet
 
     @property
@@ -127,6 +128,13 @@ class AnswerReader:
             if end < 0 or self._parse_status(end)[1] >= 200:
                 return
             del self._buffer[: end + 4]
+            self._skipped(end + 4)
+
+    def _skipped(self, n: int) -> None:
+        """Count what says nothing: a server that says no more than that holds nobody for ever."""
+        self._skipped_bytes += n
+        if self._skipped_bytes > MAX_HEAD_BYTES:
+            raise NonsenseError("an answer that says nothing, without an end")
 
     def _more(self, when: str) -> None:
         if len(self._buffer) > MAX_HEAD_BYTES:
@@ -166,5 +174,5 @@ class AnswerReader:
             yield from self._read_exactly(size)
             if self._read_line():
                 raise NonsenseError("a chunk without an end")
-        while self._read_line():
-            pass  # trailers
+        while trailer := self._read_line():
+            self._skipped(len(trailer))

@@ -2,14 +2,15 @@
 
 One pass shows one version, and addresses share the time: one whose handler hangs holds up no other. What a handler
 makes lies in the state directory until the store has it; so that a long outage does not fill the card with copies, no
-more is made while AHEAD versions are kept. A handler that fails, or that changes its own file again and again, parks
-that file; a bug of ours puts one version off. The others go on.
+more is made for an address of which AHEAD versions are kept. A handler that fails, or that changes its own file again
+and again, parks that file; a bug of ours puts one version off. The others go on.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ from syncagent.edges.journal import Ask, Journal, Row
 
 logger = logging.getLogger(__name__)
 
-#: Versions that are kept as their handlers made them, before they are sent.
+#: Versions of one address that are kept as their handler made them, before they are sent.
 AHEAD = 32
 #: Of one file that its handler changes, so many rows are parked at once.
 MOST_PARKED = 1_000
@@ -36,6 +37,8 @@ IDLE_S = 30.0
 #: A disk that is away, or a file that cannot be read, is tried again this often.
 AWAY_S = 10.0
 TIDY_S = 5.0
+#: An address that has made AHEAD is looked after this soon, and less and less often while none of them was sent.
+SOON_S = 0.1
 #: So many changes of a file in a row, each while its handler ran, are the handler's own.
 MOST_CHANGES = 3
 _REMEDY = "mend the handler or the file, then: syncagent retry PATH"
@@ -71,8 +74,11 @@ class Handling:
         self._on_ready = on_ready
         self._on_look_again = on_look_again
         self._next_tidy = clock.monotonic()
+        self._soon_s = SOON_S
+        self._kept: Counter[str] = Counter()  # by address: what was made and is still to be sent
         self._spent_s = dict.fromkeys(self._addresses, 0.0)  # of handlers' time, by address
         self._last = ""  # the address that had the last turn
+        self._reached_s = 0.0  # what its handler had had by then
         self._waiting: set[str] = set()  # addresses that had versions to show at the last look
         self._changes: dict[tuple[str, str], int] = {}  # address, path -> in a row, while its handler ran
 
@@ -80,13 +86,10 @@ class Handling:
         """Show one version to its handler; seconds until the next."""
         now = self._clock.monotonic()
         if now >= self._next_tidy:
-            kept = self._tidy()
-            self._next_tidy = now + (TIDY_S if kept else IDLE_S)
-            if kept >= AHEAD:
-                return TIDY_S
+            self._look_after(now)
         row = self._next()
         if row is None:
-            return IDLE_S if not os.path.isdir(self._handled_dir) else TIDY_S
+            return self._next_tidy - now
         began = self._clock.monotonic()
         try:
             self._show(row, stop)
@@ -99,18 +102,33 @@ class Handling:
         self._on_ready()
         return 0.0
 
+    def _look_after(self, now: float) -> None:
+        """Count what is kept, and say when to do so again."""
+        before, self._kept = self._kept, self._tidy()
+        is_full = any(count >= AHEAD for count in self._kept.values())
+        is_stuck = is_full and self._kept.total() >= before.total()
+        self._soon_s = min(2 * self._soon_s, TIDY_S) if is_stuck else SOON_S
+        self._next_tidy = now + (self._soon_s if is_full else TIDY_S if self._kept else IDLE_S)
+
+    def _made(self, address: str) -> None:
+        """There is one more to keep."""
+        self._kept[address] += 1
+        wait_s = SOON_S if self._kept[address] >= AHEAD else TIDY_S
+        self._next_tidy = min(self._next_tidy, self._clock.monotonic() + wait_s)
+
     def _next(self) -> Row | None:
-        """The oldest version of the address whose handler has had the least time."""
-        heads = {name: rows[0] for name in self._addresses if (rows := self._journal.unhandled(name, limit=1))}
-        # Who comes anew begins beside the others: what it did not use is not saved up, nor is it held against them.
-        least_s = min((self._spent_s[name] for name in heads if name in self._waiting), default=0.0)
+        """The oldest version of the address whose handler has had the least time, of those that may make more."""
+        free = [name for name in self._addresses if self._kept[name] < AHEAD]
+        heads = {name: rows[0] for name in free if (rows := self._journal.unhandled(name, limit=1))}
+        # Who comes anew begins beside the others: what it did not use is not saved up, what it took is not forgotten.
         for name in heads.keys() - self._waiting:
-            self._spent_s[name] = least_s
+            self._spent_s[name] = max(self._spent_s[name], self._reached_s)
         self._waiting = set(heads)
         order = sorted(heads, key=lambda name: (self._spent_s[name], name == self._last, heads[name].id))
         if not order:
             return None
         self._last = order[0]
+        self._reached_s = self._spent_s[self._last]
         return heads[self._last]
 
     def close(self) -> None:
@@ -225,6 +243,8 @@ class Handling:
             body_bytes=None if body is None else self._facts_of(body).size_bytes,
             further=[self._further(row, address, other, beside=key or "") for other in others],
         )
+        if body is not None or others:
+            self._made(row.address)
 
     def _further(self, row: Row, address: SendAddress, product: Product, *, beside: str) -> tuple[Ask, Facts]:
         message = message_of({"msg_content": product.content}, address.message_type, has_disk_names=True)
@@ -249,16 +269,18 @@ class Handling:
         self._journal.finish(row, State.PARKED, reason=reason)
         self._board.complain(row.path, "parked", reason, _REMEDY)
 
-    def _tidy(self) -> int:
-        """Remove what is not needed any more; how many versions are kept still."""
-        kept = 0
+    def _tidy(self) -> Counter[str]:
+        """Remove what is not needed any more; how many versions of each address are kept still."""
+        kept: Counter[str] = Counter()
         for listing in files.scan_directory(self._handled_dir, ""):
             for name in listing.directories:
-                if name.isdigit() and self._journal.needs_handled(int(name), f"{self._handled_dir}/{name}"):
-                    kept += 1
+                directory = f"{self._handled_dir}/{name}"
+                address = self._journal.needing_handled(int(name), directory) if name.isdigit() else None
+                if address is not None:
+                    kept[address] += 1
                     continue
                 files.remove_tree(self._handled_dir, name)
-                for inner, row_id in self._journal.live_names(f"{self._handled_dir}/{name}", after="", limit=100):
+                for inner, row_id in self._journal.live_names(directory, after="", limit=100):
                     logger.debug("handled file removed name=%s", inner)
                     self._journal.vanished([row_id])
         return kept

@@ -71,7 +71,7 @@ class Postman:
         self._on_poll = on_poll
         self._unfinished: dict[str, tuple[Facts, float]] = {}  # place -> what it was, since when
         self._stuck: dict[str, Facts] = {}  # letters that were dealt with and cannot be moved away
-        self._next_tidy = clock.monotonic()
+        self._began = self._next_tidy = clock.monotonic()
         self._is_empty = False
         self._expected = 0
         self._unread: dict[str, str] = {}  # place -> why
@@ -207,7 +207,11 @@ class Postman:
         rows = self._journal.overdue(wait_s, after=self._given_up, limit=BATCH)
         # Those that cannot be set aside now come again, when all behind them have had their turn.
         self._given_up = rows[-1].id if len(rows) == BATCH else 0
+        # What came while no agent ran was not looked at yet, and has this run's time to be found finished.
+        is_new = self._clock.monotonic() - self._began <= wait_s
         for row in rows:
+            if is_new and self._may_be_there(row.path):
+                continue
             current = self._journal.row(row.id)
             if (current.state, current.reason) != (State.WAITING, FOR_FILE):
                 continue  # its file came while those before it were set aside
@@ -221,6 +225,12 @@ class Postman:
             self._journal.give_up(row, "rejected: no file", digest=digest_of(row.message or ""))
             logger.warning("message rejected path=%s reason=%s", row.path, reason)
             self._board.complain(row.path, "message", reason, _REMEDY)
+
+    def _may_be_there(self, path: str) -> bool:
+        try:
+            return self._routing.is_there(path)
+        except Transient:
+            return True
 
     def _tidy(self) -> None:
         """Remove the bytes of receipts that nobody will send any more: the store has them, or had them before."""

@@ -35,7 +35,7 @@ def lasting(settings: Settings) -> object:
     addresses = [(attrs.evolve(a, carrier=Carrier(name="")), fixed(a.carrier)) for a in settings.addresses]
     tasks = [(attrs.evolve(t, carrier=Carrier(name="")), fixed(t.carrier)) for t in settings.tasks]
     system = attrs.evolve(settings.system, health=type(settings.system.health)(), log_level="info")
-    return system, addresses, tasks, settings.devices
+    return system, addresses, tasks, settings.devices, settings.messages
 
 
 class Reloader:

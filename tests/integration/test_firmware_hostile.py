@@ -23,7 +23,7 @@ import pytest
 from syncagent.core.errors import Blocked, Transient, Trouble
 from syncagent.core.manifest import time_text
 from syncagent.core.release import Phase
-from syncagent.core.remote import Got
+from syncagent.core.remote import NOT_MODIFIED, Got
 from tests.fakes import FakeClock, MemoryStore, Script
 from tests.firmware_device import Device
 from tests.firmware_publisher import NOW, PATH, FirmwarePublisher, Pen, into_memory
@@ -830,3 +830,14 @@ def test_a_clock_that_goes_on_is_not_taken_for_a_real_time_clock(
     fact = device.poll()
     assert fact.state == "stale"
     assert "real-time clock" not in fact.reason
+
+
+def test_a_store_that_says_of_what_nobody_has_that_it_has_not_changed_is_not_believed(tmp_path: Path) -> None:
+    class Unchanging(MemoryStore):
+        def get(self, key: str, *, headers: Any = None) -> Got:
+            return Got(NOT_MODIFIED)
+
+    device = Device(str(tmp_path), store=Unchanging(), allow_unsigned=True)
+    fact = device.poll()
+    assert not fact.ok and "the store answered 304" in fact.reason
+    device.close()

@@ -1572,6 +1572,26 @@ def test_a_message_that_was_given_up_is_acted_on_again(journal: Journal) -> None
     assert [each.state for each in journal.listing()] == [State.GONE, State.WAITING]
 
 
+def test_a_message_that_was_given_up_for_one_address_asks_nothing_again_of_those_that_have_or_await_its_file(
+    journal: Journal,
+) -> None:
+    again = (b"1", "image_info", [Ask(name, f"generated_data/{name}/x.jpg", None, message(1)) for name in "abc"])
+    journal.take([again])
+    sent, late, waiting = journal.listing()
+    journal.record([Arrival("a", sent.path, facts(1), is_wanted=False)])
+    confirm(journal, sent)
+    journal.vanished([sent.id])  # the rules of retention removed it
+    journal.give_up(late, "rejected: no file", digest=b"1")
+    assert journal.take([again]) == 1
+    assert [row.id for row in journal.expected(limit=9)][:-1] == [waiting.id]
+    assert [(row.address, row.state) for row in journal.listing()] == [
+        ("a", State.REMOVED),
+        ("b", State.GONE),
+        ("c", State.WAITING),
+        ("b", State.WAITING),
+    ]
+
+
 def test_every_message_of_an_unsent_version_asks_for_the_next_one(journal: Journal) -> None:
     expect(journal, 1, 2)
     for number in (1, 2, 3):

@@ -355,6 +355,16 @@ def test_a_parent_that_is_missing_does_not_hide_what_the_heir_says_wrong_itself(
     assert found == sorted(parents + own)
 
 
+@pytest.mark.parametrize("slip", ['"host": 1, "host": 2', '"port": NaN', '"inheritance": ["nope"]'])
+def test_a_mistake_in_a_carrier_that_is_not_ours_makes_none_of_what_hangs_on_it(slip: str, tmp_path: Path) -> None:
+    files: dict[str, Any] = GOOD | {
+        "carriers/broker.json": f'{{"source": "mqtt", {slip}}}',
+        "addresses/foreign.json": {"carrier": "broker", "send_or_receive": "receive", "duration": "always", "qos": 1},
+        "tasks/foreign.json": {"config_name": "broker", "source_type": "carrier", "topic": "x"},
+    }
+    assert [Path(problem.file).name for problem in problems_of(tmp_path, files)] == ["broker.json"]
+
+
 def test_an_inherited_mistake_points_at_the_file_that_made_it_and_names_the_heirs(tmp_path: Path) -> None:
     files: dict[str, Any] = {
         "carriers/base.json": '{\n "source": "s3",\n "upload": {\n  "part_bytes": 1024}}',
@@ -433,3 +443,24 @@ def test_two_components_and_two_tasks_of_one_carrier_are_no_mistake(tmp_path: Pa
     assert len(load_settings(write(tmp_path / "a", two), identity=lambda what: "pi").tasks) == 2
     same = TWO_TASKS | {"carriers/ota1.json": ota("cam"), "tasks/two.json": TASK | {"config_name": "ota1"}}
     assert len(load_settings(write(tmp_path / "b", same), identity=lambda what: "pi").tasks) == 2
+
+
+@pytest.mark.parametrize("kind", ["system", "carriers", "addresses", "devices"])
+@pytest.mark.parametrize("odd", ["a link to nowhere", "a file"])
+def test_what_has_the_name_of_a_kind_and_is_no_folder_is_not_taken_for_one_that_is_not_there(
+    kind: str, odd: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {name: content for name, content in GOOD.items() if not name.startswith(kind)})
+    place = tmp_path / kind
+    if odd == "a file":
+        place.write_text("{}")
+    else:
+        place.symlink_to("/nowhere/at/all")
+    found = problems_of(tmp_path, {})
+    assert (str(place), "this is no folder, or a link to none") in [(problem.file, problem.what) for problem in found]
+
+
+def test_a_chain_of_parents_that_is_too_long_is_a_mistake_and_no_bug(tmp_path: Path) -> None:
+    parents = {f"carriers/c{n}.json": {"inheritance": [f"c{n + 1}"]} for n in range(1000, 3000)}
+    found = problems_of(tmp_path, GOOD | parents | {"carriers/c3000.json": STORE})
+    assert any("through more than 100 objects" in problem.what for problem in found)

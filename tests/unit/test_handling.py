@@ -16,10 +16,11 @@ from syncagent.core.errors import HandlerFailed
 from syncagent.core.model import State
 from syncagent.core.places import Places
 from syncagent.core.settings import Carrier, HandlerSettings, SendAddress
+from syncagent.edges import files
 from syncagent.edges.files import facts_of
 from syncagent.edges.handling import HandlerHost, Product
 from syncagent.edges.journal import Arrival, Ask, Journal, Row
-from syncagent.workers.handling import Handling
+from syncagent.workers.handling import AHEAD, SOON_S, TIDY_S, Handling
 from tests.fakes import FakeClock, FakeStop
 
 Act = Callable[[dict[str, Any], str, str], list[Product]]
@@ -99,6 +100,11 @@ class World:
             if self.worker.pass_once(self.stop) > 0:
                 return
         raise AssertionError("the worker does not come to rest")
+
+    def send(self, count: int) -> None:
+        """What the uploader does with some versions that were handled."""
+        for row in [row for row in self.journal.listing([State.READY]) if row.is_handled][:count]:
+            self.journal.confirm(row, key=row.path, digest=files.digest_of(row.path.encode()), etag="e")
 
     def rows(self) -> dict[str, Row]:
         return {row.path.rpartition("/")[2]: row for row in self.journal.listing()}
@@ -182,6 +188,75 @@ def test_an_address_whose_handler_hangs_takes_no_more_of_the_time_than_the_other
     for _ in range(20):
         world.worker.pass_once(world.stop)
     assert "hang4.jpg" in world.host.seen
+
+
+def test_an_address_whose_handler_hangs_now_and_then_owes_the_others_that_time_whenever_it_comes_back(
+    world: World,
+) -> None:
+    def act(content: dict[str, Any], path: str, scratch: str) -> list[Product]:
+        if "hang" in path:
+            world.clock.advance(20)
+            raise HandlerFailed("handler: still running after 20 s")
+        world.clock.advance(1)
+        return same(content, path, scratch)
+
+    world.host.act = act
+    for number in range(100):
+        world.write(f"b{number}.jpg", address="b")
+    for number in range(3):
+        world.write(f"hang{number}.jpg")
+        for _ in range(4):  # it has nothing in the last of them
+            world.worker.pass_once(world.stop)
+    world.run()
+    seen = "".join(name[0] for name in world.host.seen)
+    assert [len(turns) for turns in seen.split("h")] == [1, 19, 20, 60]
+
+
+def copy(content: dict[str, Any], _path: str, scratch: str) -> list[Product]:
+    Path(scratch, "x").write_bytes(b"made")
+    return [Product(content, "x")]
+
+
+def test_no_more_is_made_than_the_card_may_hold_however_fast_the_handler_and_however_often_a_file_comes(
+    world: World,
+) -> None:
+    def act(content: dict[str, Any], path: str, scratch: str) -> list[Product]:
+        world.clock.advance(0.01)
+        return copy(content, path, scratch)
+
+    world.host.act = act
+    for number in range(2 * AHEAD):
+        world.write(f"a{number}.jpg")
+    for _ in range(60):
+        world.clock.advance(1)
+        world.write("again.jpg")  # and rings
+        world.run()
+    assert len(os.listdir(world.handled_dir)) == AHEAD
+    world.clock.advance(TIDY_S)
+    assert world.worker.pass_once(world.stop) == TIDY_S  # nobody is in a hurry while the store is away
+    # What is sent makes room at once.
+    world.send(8)
+    world.clock.advance(TIDY_S)
+    world.run()
+    assert len(world.host.seen) == AHEAD + 8
+    world.send(8)
+    world.clock.advance(SOON_S)
+    world.run()
+    assert len(world.host.seen) == AHEAD + 16
+
+
+def test_an_address_whose_store_refuses_what_its_handler_makes_holds_up_no_other(world: World) -> None:
+    world.host.act = copy
+    for number in range(2 * AHEAD):
+        world.write(f"a{number}.jpg")
+    world.run()
+    world.clock.advance(TIDY_S)
+    world.run()
+    for number in range(3):
+        world.write(f"b{number}.jpg", address="b")
+    world.run()
+    assert {row.is_handled for row in world.journal.listing() if row.address == "b"} == {True}
+    assert len(os.listdir(world.handled_dir)) == AHEAD + 3
 
 
 def test_what_is_made_may_have_a_name_that_is_not_utf8(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -113,3 +114,25 @@ def test_any_bytes_end_in_an_answer_or_in_one_of_two_errors(tail: bytes, step: i
 )
 def test_an_early_interim_answer_does_not_stop_the_body(data: bytes, is_final: bool) -> None:
     assert AnswerReader(lambda: b"", method="PUT").feed(data) is is_final
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n", b"A: b\r\n"),
+    ],
+    ids=["interim answers", "trailers"],
+)
+@pytest.mark.parametrize("is_early", [False, True])
+def test_what_says_nothing_and_has_no_end_is_nonsense(begin: bytes, again: bytes, is_early: bool) -> None:
+    pieces = itertools.chain([begin], itertools.repeat(again, 100_000)) if begin else itertools.repeat(again, 100_000)
+    reader = AnswerReader(lambda: next(pieces, b""), method="PUT")
+    if is_early:
+        for _ in range(9_000):
+            if reader.feed(next(pieces)):
+                break
+    with pytest.raises(NonsenseError):
+        reader.read_head()
+        reader.read_all()
+    assert len(list(pieces)) > 80_000

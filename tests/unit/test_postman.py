@@ -51,13 +51,17 @@ class World:
         places = Places(str(base), str(self.root), (str(self.usb),), (self.outbox.directory,))
         self.routing = Routing(self.settings, places)
         self.inbox = Inbox(str(self.root))
+        self.begin()
+
+    def begin(self) -> None:
+        """What a start of the agent does."""
         self.worker = Postman(
             settings=self.settings,
             routing=self.routing,
             inbox=self.inbox,
             journal=self.journal,
             outbox=self.outbox,
-            clock=clock,
+            clock=self.clock,
             board=self.board,
             on_taken=lambda: None,
             on_poll=lambda: None,
@@ -276,3 +280,31 @@ def test_a_message_whose_file_came_while_others_were_set_aside_is_not_rejected(
     world.run()
     assert len(world.rejected()) == 1
     assert {row.state for row in world.journal.listing()} == {State.GONE, State.READY}
+
+
+def test_a_message_whose_file_came_while_the_agent_was_down_for_long_is_not_rejected(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = files.look
+
+    def cannot(root: str, path: str) -> os.stat_result | None:
+        if path.endswith("dark.jpg"):
+            raise Transient("cannot look: Permission denied", trouble=Trouble.DISK)
+        return look(root, path)
+
+    for name in ("came.jpg", "dark.jpg", "growing.jpg", "never.jpg"):
+        world.drop(f"{name}.json", {"file_name": name})
+    world.run()
+    for name in ("came.jpg", "growing.jpg"):
+        (world.root / "camera" / name).write_bytes(b"x")
+    world.clock.advance(2 * WAIT_S)
+    monkeypatch.setattr(files, "look", cannot)
+    world.begin()
+    world.run()
+    assert list(world.rejected()) == ["never.jpg.json"]
+    # It was finished when the intake had looked; the other one is never.
+    world.journal.record([Arrival("a", "generated_data/camera/came.jpg", Facts(1, 1, 1, 1), is_wanted=False)])
+    world.clock.advance(WAIT_S + 1)
+    world.run()
+    assert sorted(world.rejected()) == ["dark.jpg.json", "growing.jpg.json", "never.jpg.json"]
+    assert world.journal.expected(limit=9) == []

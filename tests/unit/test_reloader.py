@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import pytest
 
 from syncagent.core.board import Board
 from syncagent.core.errors import ConfigError, Problem
-from syncagent.core.settings import Carrier, Firmware, Health, SendAddress, Settings, System, Task, Upload, Watch
+from syncagent.core.settings import (
+    Carrier,
+    Firmware,
+    Health,
+    MessageFields,
+    SendAddress,
+    Settings,
+    System,
+    Task,
+    Upload,
+    Watch,
+)
 from syncagent.core.settings_files import TASK_FUNCTION
 from syncagent.workers.reloader import Reloader
 from tests.fakes import FakeClock, FakeStop
@@ -81,6 +93,13 @@ def test_limits_and_health_are_taken_over_at_once() -> None:
 def test_what_decides_files_and_threads_needs_a_restart_and_says_so(edited: dict[str, object]) -> None:
     bench = Bench()
     bench.edit(lambda: settings(**edited))  # type: ignore[arg-type]
+    assert bench.taken == []
+    assert "restart" in bench.board.complaints()[0].remedy
+
+
+def test_which_fields_of_a_message_name_and_date_it_needs_a_restart_and_that_is_said() -> None:
+    bench = Bench()
+    bench.edit(lambda: attrs.evolve(settings(), messages={"image_info": MessageFields(time_field="taken_at")}))
     assert bench.taken == []
     assert "restart" in bench.board.complaints()[0].remedy
 

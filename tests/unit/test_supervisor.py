@@ -17,7 +17,7 @@ from syncagent.core.board import Board, Fact
 from syncagent.core.errors import EXIT_BUG, JournalBroken, JournalLost, Stopping, Transient, Trouble
 from syncagent.edges.clock import Clock, Stop
 from syncagent.edges.systemd import Notifier
-from syncagent.supervisor import Crew, Supervisor
+from syncagent.supervisor import TOGETHER_S, Crew, Supervisor
 from tests.fakes import FakeClock, FakeStop
 
 SILENT = Notifier(None)
@@ -420,8 +420,33 @@ def test_a_second_signal_ends_at_once() -> None:
     agent.send_signal(signal.SIGTERM)
     assert agent.stdout is not None
     assert agent.stdout.readline() == "asked\n"
+    threading.Event().wait(2 * TOGETHER_S)
     agent.send_signal(signal.SIGTERM)
     assert end(agent) == 128 + signal.SIGTERM
+
+
+def test_signals_that_come_together_are_one_wish_for_an_orderly_end() -> None:
+    main = """
+for _ in range(20):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+supervisor.watch(); supervisor.end()
+"""
+    assert end(start(stuck_s=0.1, main=main)) == 0
+
+
+def test_a_signal_that_somebody_else_waits_for_asks_for_nothing() -> None:
+    main = """
+signal.signal(signal.SIGUSR1, lambda number, frame: None)
+os.kill(os.getpid(), signal.SIGUSR1)
+stop.wait(0.5)
+print("stopped" if stop.is_set() else "goes on", flush=True)
+supervisor.end()
+"""
+    agent = start(stuck_s=0, main=main)
+    assert agent.stdout is not None
+    assert agent.stdout.readline() == "goes on\n"
+    assert end(agent) == 0
 
 
 # A thread that waits is not always interrupted: the signal may have come just before its wait. Here it never is.

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from syncagent.core.model import Facts, State
 
+from .arrivals import RECENT
 from .base import JournalBase
 from .rows import (
     DROPPED,
     FOR_FILE,
+    LIVE,
     NEVER,
     ROWS,
     UNHANDLED,
@@ -28,7 +30,8 @@ class Messages(JournalBase):
     def take(self, messages: Sequence[tuple[bytes, str, Sequence[Ask]]]) -> int:
         """Act on messages, each (digest, type, what it asks for), in one transaction; durable.
 
-        A message whose digest is known is not acted on again. Returns how many were new.
+        A message whose digest is known is not acted on again. One that was given up for some address is, but it asks
+        nothing of those that did, or still do, what it wants. Returns how many were new.
         """
 
         def apply(connection: sqlite3.Connection) -> int:
@@ -40,10 +43,21 @@ class Messages(JournalBase):
                 if found.rowcount:
                     new += 1
                     for ask in asks:
-                        self._expect(connection, ask)
+                        if not self._is_asked(connection, ask):
+                            self._expect(connection, ask)
             return new
 
         return self._write(apply, durable=True)
+
+    def _is_asked(self, connection: sqlite3.Connection, ask: Ask) -> bool:
+        """Whether one of the latest rows of the file is this very message's, and not in vain."""
+        head, name = split_path(ask.path)
+        found = connection.execute(
+            "SELECT 1 FROM (SELECT * FROM version INDEXED BY version_place WHERE directory = ? AND name = ?"
+            f" ORDER BY id DESC LIMIT ?) v WHERE v.address = ? AND v.message = ? AND ({LIVE} OR v.state = 'removed')",
+            (self._directory_id(connection, head), name, RECENT, self._addresses[ask.address], ask.message),
+        )
+        return found.fetchone() is not None
 
     def _expect(self, connection: sqlite3.Connection, ask: Ask) -> None:
         """A row of its own that waits for the file, whatever else waits for it or is READY.
@@ -84,7 +98,7 @@ class Messages(JournalBase):
         def apply(connection: sqlite3.Connection) -> None:
             if is_expected(self._state(connection, row.id), self._reason(connection, row.id)):
                 self._move(connection, row.id, State.GONE, reason=reason)
-                # Whoever puts a rejected message back means it. What it asked of other addresses is not sent twice.
+                # Whoever puts a rejected message back means it; see `take`.
                 connection.execute("DELETE FROM message WHERE digest = ?", (digest,))
 
         self._write(apply, durable=True)
@@ -134,16 +148,20 @@ class Messages(JournalBase):
 
         self._write(apply, durable=True)
 
-    def needs_handled(self, row_id: int, directory: str) -> bool:
-        """Whether what a handler made of a version (it lies in `directory`) is still to be sent."""
-        words = "'settling', 'ready', 'sending', 'waiting'"
-        own = self._read(f"SELECT 1 FROM version WHERE id = ? AND state IN ({words}) AND body IS NOT NULL", (row_id,))
-        further = self._read(
-            "SELECT 1 FROM directory d JOIN version v ON v.directory = d.id"
-            f" WHERE d.path = ? AND v.state IN ({words}) LIMIT 1",
+    def needing_handled(self, row_id: int, directory: str) -> str | None:
+        """The address that is still to send what its handler made of a version (it lies in `directory`), if it is."""
+        owed = "v.state IN ('settling', 'ready', 'sending', 'waiting')"
+        own = self._read(
+            "SELECT a.name FROM version v JOIN address a ON a.id = v.address"
+            f" WHERE v.id = ? AND {owed} AND v.body IS NOT NULL",
+            (row_id,),
+        )
+        further = own or self._read(
+            "SELECT a.name FROM directory d JOIN version v ON v.directory = d.id JOIN address a ON a.id = v.address"
+            f" WHERE d.path = ? AND {owed} LIMIT 1",
             (os.fsencode(directory),),
         )
-        return bool(own or further)
+        return str(further[0][0]) if further else None
 
     def unhandle(self, row: Row) -> None:
         """What the handler made is lost: it has to see the version again."""
