@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -442,6 +443,25 @@ def test_a_pipe_in_the_place_of_a_file_is_told_and_holds_up_nothing(tmp_path: Pa
     os.mkfifo(tmp_path / "carriers" / "pipe.json")
     with pytest.raises(ConfigError, match="no regular file"):
         load_settings(str(tmp_path), identity=lambda what: "pi")
+
+
+@pytest.mark.parametrize("kind", ["carriers", "addresses", "system"])
+def test_a_folder_that_may_not_be_listed_makes_no_name_in_it_unknown(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, added("system/s.json", {"addresses": ["camera"], "tasks": []}))
+    listdir = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if os.path.basename(path) == kind:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(str(tmp_path), identity=lambda what: "pi")
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.what) == (str(tmp_path / kind), "this directory cannot be read (Permission denied)")
 
 
 def test_a_dangling_link_is_told(tmp_path: Path) -> None:
