@@ -13,7 +13,9 @@ from syncagent.cli.main import VERBS, cli
 
 def bash_completion() -> str:
     """What bash sources: it asks the program itself, so that it knows every verb of the release."""
-    return BashComplete(cli, {}, "syncagent", "_SYNCAGENT_COMPLETE").source().strip() + "\n"
+    source = BashComplete(cli, {}, "syncagent", "_SYNCAGENT_COMPLETE").source().strip() + "\n"
+    # Click offers names of files only for its own type of path: without this bash would offer none after `send`.
+    return source.replace("complete -o nosort ", "complete -o nosort -o default ")
 
 
 def manual_page(version: str, moment: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Any
 
 from syncagent.core.tree import kind_of, shown, suggestion
@@ -189,7 +190,23 @@ def _endpoint(value: str) -> str:
     port = re.search(r":([^:\]]*)$", match.group(1))
     if port and not (port.group(1).isdigit() and 0 < int(port.group(1)) < 65_536):
         raise BadValueError("the port is no number from 1 to 65535", remedy)
+    if not _is_host(match.group(1)[: port.start()] if port else match.group(1)):
+        raise BadValueError("this is no host name or address", remedy)
     return value.removesuffix("/")
+
+
+_LABEL = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
+
+
+def _is_host(text: str) -> bool:
+    """Whether botocore takes this as a host; with another one no request is ever made."""
+    if not text.startswith("["):
+        return re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*\.?", text) is not None
+    try:
+        IPv6Address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return text.endswith("]")
 
 
 def _listen(value: str) -> str:
@@ -204,25 +221,33 @@ def _listen(value: str) -> str:
 _WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00))")
 
 
-def _hooks(value: Mapping[str, str]) -> Mapping[str, str]:
-    for name in value:
-        if name not in HOOKS:
-            raise BadValueError(
-                f"{shown(name)} is no hook", suggestion(name, HOOKS, otherwise=f"use one of {', '.join(HOOKS)}")
-            )
+def _hook(name: str) -> str:
+    if name not in HOOKS:
+        raise BadValueError(
+            f"{shown(name)} is no hook", suggestion(name, HOOKS, otherwise=f"use one of {', '.join(HOOKS)}")
+        )
+    return name
+
+
+def _minutes(window: str) -> tuple[int, int]:
+    match = _WINDOW.fullmatch(window)
+    if match is None:
+        raise BadValueError(f"{shown(window)} is no time of day", 'write "HH:MM-HH:MM", as in "08:00-18:00"')
+    hour, minute, *until = (int(group) for group in match.groups() if group is not None)
+    return hour * 60 + minute, until[0] * 60 + until[1]
+
+
+def _window(value: str) -> str:
+    start, end = _minutes(value)
+    if start == end:
+        raise BadValueError(f"{shown(value)} is empty", 'for the whole day write "00:00-24:00"')
     return value
 
 
 def _timetable(value: Mapping[str, int]) -> Mapping[str, int]:
     taken: dict[int, str] = {}
     for window in value:
-        match = _WINDOW.fullmatch(window)
-        if match is None:
-            raise BadValueError(f"{shown(window)} is no time of day", 'write "HH:MM-HH:MM", as in "08:00-18:00"')
-        hour, minute, *until = (int(group) for group in match.groups() if group is not None)
-        start, end = hour * 60 + minute, until[0] * 60 + until[1]
-        if start == end:
-            raise BadValueError(f"{shown(window)} is empty", 'for the whole day write "00:00-24:00"')
+        start, end = _minutes(window)
         # A window may pass midnight.
         for each in range(start, end if end > start else end + 1440):
             other = taken.setdefault(each % 1440, window)
@@ -231,18 +256,22 @@ def _timetable(value: Mapping[str, int]) -> Mapping[str, int]:
     return value
 
 
+def _metadata_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", value):
+        raise BadValueError(f"{shown(value)} is no metadata name", 'use small letters, digits and "-"')
+    if value.startswith("syncagent-"):
+        raise BadValueError(f"{shown(value)} is the agent's own", "choose a name that does not begin with syncagent-")
+    return value
+
+
+def _metadata_value(value: str) -> str:
+    if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?|", value):
+        raise BadValueError("this value does not fit a header", "use printable ASCII characters")
+    return value
+
+
 def _metadata(value: Mapping[str, str]) -> Mapping[str, str]:
-    size_bytes = 0
-    for name, text in value.items():
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-            raise BadValueError(f"{shown(name)} is no metadata name", 'use small letters, digits and "-"')
-        if name.startswith("syncagent-"):
-            raise BadValueError(
-                f"{shown(name)} is the agent's own", "choose a name that does not begin with syncagent-"
-            )
-        if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?|", text):
-            raise BadValueError(f"the value of {shown(name)} does not fit a header", "use printable ASCII characters")
-        size_bytes += len(name) + len(text)
+    size_bytes = sum(len(name) + len(text) for name, text in value.items())
     if size_bytes > 1024:
         raise BadValueError(
             f"{size_bytes} bytes of metadata", "give at most 1024: S3 takes 2048, the agent's own included"
@@ -292,9 +321,12 @@ message_types = Rule(
 )
 endpoint = Rule(_endpoint, {"pattern": "^https?://[^/?#@\\s]+/?$"})
 listen = Rule(_listen, {})
-timetable = Rule(_timetable, {"propertyNames": {"pattern": f"^(?:{_WINDOW.pattern})$"}})
-metadata = Rule(_metadata, {"propertyNames": {"pattern": "^(?!syncagent-)[a-z0-9][a-z0-9-]*$"}})
-hooks = Rule(_hooks, {"propertyNames": {"enum": list(HOOKS)}})
+window = Rule(_window, {"pattern": f"^(?:{_WINDOW.pattern})$"})
+timetable = Rule(_timetable)
+metadata_name = Rule(_metadata_name, {"pattern": "^(?!syncagent-)[a-z0-9][a-z0-9-]*$"})
+metadata_value = Rule(_metadata_value)
+metadata = Rule(_metadata)
+hook = Rule(_hook, {"enum": list(HOOKS)})
 absolute_path = Rule(_absolute, {"pattern": "^/"})
 i2c_address = Rule(
     _i2c_address,

@@ -62,13 +62,17 @@ class Upload:
     connect_timeout_s: Annotated[float, c.within(0.1, 3_600)] = 10.0
     stall_s: Annotated[float, c.within(1, 86_400)] = 30.0
     max_bytes_per_s: Annotated[int, c.within(1)] | None = None
-    timetable: Annotated[Mapping[str, Annotated[int, c.within(1)]], c.timetable] = attrs.field(factory=dict)
+    timetable: Annotated[Mapping[Annotated[str, c.window], Annotated[int, c.within(1)]], c.timetable] = attrs.field(
+        factory=dict
+    )
     metered: Metered | None = None
     allowed_roots: tuple[Annotated[str, c.absolute_path], ...] = ()
     storage_class: Annotated[str, c.matching("[A-Z][A-Z_]{0,63}", remedy="write it as S3 does: STANDARD_IA")] | None = (
         None
     )
-    metadata: Annotated[Mapping[str, str], c.metadata] = attrs.field(factory=dict)
+    metadata: Annotated[Mapping[Annotated[str, c.metadata_name], Annotated[str, c.metadata_value]], c.metadata] = (
+        attrs.field(factory=dict)
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -99,7 +103,7 @@ class Firmware:
     max_image_bytes: Annotated[int, c.within(1)] = 67_108_864
     keep: Count = 1
     allow_unsigned: bool = False
-    hooks: Annotated[Mapping[str, Annotated[str, c.absolute_path]], c.hooks] = attrs.field(factory=dict)
+    hooks: Mapping[Annotated[str, c.hook], Annotated[str, c.absolute_path]] = attrs.field(factory=dict)
     #: What the manifest's paths are below; None: generated_data.
     directory: Annotated[str, c.absolute_path] | None = None
     mode: Annotated[str, c.matching("0?[0-7]{3}", remedy='write it as chmod does: "0644"')] = "0644"

@@ -63,7 +63,8 @@ def _schema(wanted: Any) -> dict[str, object]:
     if origin is tuple:
         return {"type": "array", "items": _schema(get_args(wanted)[0])}
     if origin is Mapping:
-        return {"type": "object", "additionalProperties": _schema(get_args(wanted)[1])}
+        name, entry = get_args(wanted)
+        return {"type": "object", "propertyNames": _schema(name), "additionalProperties": _schema(entry)}
     if attrs.has(wanted):
         return _class_schema(wanted)
     return dict(_SCALARS[wanted])

@@ -93,7 +93,8 @@ def _list_hook(wanted: Any, converter: BaseConverter) -> Hook:
 
 
 def _map_hook(wanted: Any, converter: BaseConverter) -> Hook:
-    item = get_args(wanted)[1]
+    name, item = get_args(wanted)
+    structure_name = converter.get_structure_hook(name)
     structure_item = None if item is object else converter.get_structure_hook(item)
 
     def hook(value: Any, _: Any) -> dict[str, Any]:
@@ -101,9 +102,14 @@ def _map_hook(wanted: Any, converter: BaseConverter) -> Hook:
             raise BadValueError(f"{kind_of(value)} is not a mapping", "write it in braces: { ... }")
         if structure_item is None:
             return dict(value)
+        found = _each(((key, (key, entry)) for key, entry in value.items()), structure_entry, item)
         # Null is the default, and the default of an entry is not to be there.
-        entries = ((key, entry) for key, entry in value.items() if entry is not None)
-        return _each(entries, structure_item, item)
+        return {key: entry for key, entry in found.items() if entry is not None}
+
+    def structure_entry(named: tuple[str, Any], _: Any) -> Any:
+        key, entry = named
+        structure_name(key, name)
+        return None if entry is None or structure_item is None else structure_item(entry, item)
 
     return hook
 

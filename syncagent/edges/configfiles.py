@@ -291,6 +291,16 @@ def _names(path: str, findings: Findings, *, remedy: str) -> list[str]:
     return []
 
 
+class _AnyName(frozenset[str]):
+    """What a folder that cannot be listed may hold: nobody can say of a name that it is not there."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __bool__(self) -> bool:
+        return True
+
+
 def _read_folder(
     path: str, kind: str, findings: Findings, instead: Mapping[str, bytes]
 ) -> tuple[dict[str, Node], frozenset[str]]:
@@ -298,7 +308,9 @@ def _read_folder(
     unreadable: set[str] = set()
     files: dict[str, str] = {}
     new = {os.path.basename(file) for file in instead if os.path.dirname(file) == path}
+    already = len(findings)
     there = _names(path, findings, remedy="add it again") if not new or os.path.isdir(path) else []
+    is_listed = len(findings) == already
     for entry in sorted({*there, *new}):
         name, ending = os.path.splitext(entry)
         file = os.path.join(path, entry)
@@ -314,7 +326,7 @@ def _read_folder(
             found[name] = node
         if not is_whole:
             unreadable.add(name)
-    return found, frozenset(unreadable)
+    return found, frozenset(unreadable) if is_listed else _AnyName()
 
 
 def _read_file(kind: str, name: str, file: str, findings: Findings, data: bytes | None) -> tuple[Node | None, bool]:

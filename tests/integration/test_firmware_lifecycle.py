@@ -330,7 +330,7 @@ def test_what_cannot_be_a_hook_is_told(tmp_path: Path, what: str) -> None:
 
 def test_a_hook_that_nobody_calls_is_a_mistake_of_the_configuration() -> None:
     with pytest.raises(constraints.BadValueError) as error:
-        constraints.hooks.check({"after_activation": "/bin/true"})
+        constraints.hook.check("after_activation")
     assert "after_activate" in error.value.remedy
 
 

@@ -1161,13 +1161,22 @@ print(*(row.path for row in journal.listing()), *(key[1] for key in journal.tall
 """
 
 
-def read_as_a_stranger(state_dir: Path) -> subprocess.CompletedProcess[str]:
+WRITE = """
+import sys
+from syncagent.edges.clock import Clock
+from syncagent.edges.journal import Journal
+
+Journal(sys.argv[1], Clock())
+"""
+
+
+def read_as_a_stranger(state_dir: Path, script: str = READ) -> subprocess.CompletedProcess[str]:
     """What a user who may only read finds in the journal."""
     root = str(Path(__file__).parents[2])
     # Rights that root has whatever the modes say are given up, those of the owner follow from the modes below.
     drop = [program("setpriv"), "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     return subprocess.run(
-        [*drop, sys.executable, "-c", READ, str(state_dir)],
+        [*drop, sys.executable, "-c", script, str(state_dir)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -1231,6 +1240,15 @@ def test_a_journal_that_may_not_be_read_says_who_may(state_dir: Path, clock: Fak
     (state_dir / "journal.db").chmod(0o644)
     state_dir.chmod(0)
     assert "run this as the agent's user or as root" in read_as_a_stranger(state_dir).stderr
+
+
+def test_a_journal_that_may_not_be_written_says_who_may(state_dir: Path, clock: FakeClock) -> None:
+    Journal(str(state_dir), clock).close()
+    lock_up(state_dir)
+    only_read = read_as_a_stranger(state_dir, WRITE).stderr
+    assert f"{state_dir}: this user may not write it; run this as the agent's user or as root" in only_read
+    state_dir.chmod(0)
+    assert "may not write it; run this as the agent's user or as root" in read_as_a_stranger(state_dir, WRITE).stderr
 
 
 def test_a_journal_of_another_release_is_not_read(

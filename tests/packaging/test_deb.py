@@ -128,6 +128,8 @@ def test_it_installs_without_a_network_and_makes_what_it_needs(debian: Chroot) -
         assert os.path.exists(debian.path(path))
     manual = debian.told("zcat /usr/share/man/man1/syncagent.1.gz")
     assert ".B SYNCAGENT_CONFIG_DIR\n/etc/syncagent/configs\n" in manual, "not the default of a source tree"
+    registered = debian.told("bash -c '. /usr/share/bash-completion/completions/syncagent; complete -p syncagent'")
+    assert " -o default " in registered, "no names of files for `send`"
     conffiles = debian.told("dpkg-query -W -f '${Conffiles}' syncagent")
     assert "/etc/syncagent/configs/carriers/bucket.yaml" in conffiles
 

@@ -278,3 +278,19 @@ def test_every_value_knows_the_file_and_line_that_set_it(tmp_path: Path) -> None
     assert origin_of(settings, (*prefix, "bucket_name")) == f"{tmp_path}/carriers/store.json:3"
     assert origin_of(settings, (*prefix, "name")) == f"{tmp_path}/addresses/camera.json:3"
     assert origin_of(settings, (*prefix, "upload", "stall_s")) == "default"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://[2001:db8::1]:9000",
+        "http://[fe80::1%25eth0]:9",
+        "https://nas-1.example.:443",
+        "http://nas",
+        "http://192.0.2.1",
+    ],
+)
+def test_an_endpoint_is_a_name_or_an_address_of_either_kind(endpoint: str, tmp_path: Path) -> None:
+    settings = load(tmp_path, GOOD | {"carriers/store.json": STORE | {"endpoint_url": endpoint}})
+    (address,) = settings.addresses
+    assert address.carrier.endpoint_url == endpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -121,6 +122,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "an endpoint with a path": (carrier(endpoint_url="http://h/x"), "endpoint_url: this is no endpoint"),
     "an endpoint without scheme": (carrier(endpoint_url="h:9000"), "endpoint_url: this is no endpoint"),
     "an endpoint with a bad port": (carrier(endpoint_url="http://h:99999"), "the port is no number"),
+    "an endpoint whose bracket stays open": (carrier(endpoint_url="http://[::1"), "this is no host name or address"),
+    "an endpoint with brackets around nothing": (carrier(endpoint_url="http://[]:9"), "this is no host name or"),
+    "an endpoint with IPv4 in brackets": (carrier(endpoint_url="http://[192.0.2.1]:9"), "this is no host name or"),
+    "an endpoint without brackets": (carrier(endpoint_url="http://2001:db8::1"), "this is no host name or address"),
+    "an endpoint of dots": (carrier(endpoint_url="http://.."), "this is no host name or address"),
+    "an endpoint with an underscore": (carrier(endpoint_url="http://my_nas:9000"), "this is no host name or address"),
+    "an endpoint beyond ASCII": (carrier(endpoint_url="https://münchen.example"), "this is no host name or address"),
     "a timetable without zeros": (carrier(upload={"timetable": {"8:00-9:00": 1}}), '"8:00-9:00" is no time of day'),
     "a timetable past midnight": (carrier(upload={"timetable": {"08:00-25:00": 1}}), "is no time of day"),
     "an empty window": (carrier(upload={"timetable": {"08:00-08:00": 1}}), '"08:00-08:00" is empty'),
@@ -302,6 +310,31 @@ def test_a_mistake_hides_no_other_of_the_same_file(tmp_path: Path) -> None:
     ]
 
 
+def test_the_mistakes_of_one_mapping_are_all_told_and_each_by_the_name_of_its_entry(tmp_path: Path) -> None:
+    keys = {
+        "upload": {
+            "timetable": {"25:00-26:00": 1, "8:00-9:00": 2, "10:00-10:00": 3, "11:00-12:00": 0, "noon": None},
+            "metadata": {"x y": "a", "syncagent-x": "b", "site": "é", "lens": 4},
+        },
+        "firmware": {"hooks": {"befor_install": "/a", "after": "b", "confirm": "c"}},
+    }
+    found = sorted(problem.key for problem in problems_of(tmp_path, carrier(**keys)))
+    assert found == [
+        "firmware.hooks.after",
+        "firmware.hooks.befor_install",
+        "firmware.hooks.confirm",
+        "upload.metadata.lens",
+        "upload.metadata.site",
+        "upload.metadata.syncagent-x",
+        "upload.metadata.x y",
+        "upload.timetable.10:00-10:00",
+        "upload.timetable.11:00-12:00",
+        "upload.timetable.25:00-26:00",
+        "upload.timetable.8:00-9:00",
+        "upload.timetable.noon",
+    ]
+
+
 @pytest.mark.parametrize("ending", ["json", "yaml"])
 def test_a_key_that_stands_twice_and_a_value_that_is_none_hide_nothing(ending: str, tmp_path: Path) -> None:
     text = (
@@ -420,6 +453,25 @@ def test_a_pipe_in_the_place_of_a_file_is_told_and_holds_up_nothing(tmp_path: Pa
     os.mkfifo(tmp_path / "carriers" / "pipe.json")
     with pytest.raises(ConfigError, match="no regular file"):
         load_settings(str(tmp_path), identity=lambda what: "pi")
+
+
+@pytest.mark.parametrize("kind", ["carriers", "addresses", "system"])
+def test_a_folder_that_may_not_be_listed_makes_no_name_in_it_unknown(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, added("system/s.json", {"addresses": ["camera"], "tasks": []}))
+    listdir = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if os.path.basename(path) == kind:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(str(tmp_path), identity=lambda what: "pi")
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.what) == (str(tmp_path / kind), "this directory cannot be read (Permission denied)")
 
 
 def test_a_dangling_link_is_told(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ class Database:
         except (sqlite3.Error, ValueError) as error:
             for connection in opened:
                 connection.close()
+            self._raise_if_barred(error, "write", os.path.dirname(self.path), self.path)
             raise self._broken(error) from error
         return writer, reader
 
@@ -115,13 +116,15 @@ class Database:
                 migrate(connection)
             self._forget(connection)
         except (OSError, sqlite3.Error, ValueError) as error:
-            barred = [path for path in (self.path, f"{self.path}-wal", f"{self.path}-shm") if _is_barred(path)]
-            if barred:
-                raise JournalBroken(
-                    f"{barred[0]}: this user may not read it; run this as the agent's user or as root"
-                ) from error
+            self._raise_if_barred(error, "read", self.path)
             raise self._broken(error) from error
         return connection, connection
+
+    def _raise_if_barred(self, error: Exception, verb: str, *places: str) -> None:
+        for path in (*places, f"{self.path}-wal", f"{self.path}-shm"):
+            if _is_barred(path, verb):
+                what = f"this user may not {verb} it; run this as the agent's user or as root"
+                raise JournalBroken(f"{path}: {what}") from error
 
     def _connect_to_read(self) -> sqlite3.Connection | None:
         """None where there is no journal, or one without tables."""
@@ -312,12 +315,13 @@ def _identify(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _is_barred(path: str) -> bool:
-    """Whether it may be there, and this user may not read it."""
+def _is_barred(path: str, verb: str = "read") -> bool:
+    """Whether it may be there, and this user may not "read" it, or "write" it; a read-only disk bars nobody."""
     try:
         os.stat(path)
+        is_read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    return not os.access(path, os.R_OK)
+    return not os.access(path, os.R_OK) or (verb == "write" and not is_read_only and not os.access(path, os.W_OK))
